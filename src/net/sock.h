@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Sockets by address text: "127.0.0.1:8000", "[::1]:8000", ":8000", "localhost:0", "unix:/run/weir.sock".
+ *
+ * Thread: any; blocking only where said. */
+#ifndef WEIR_NET_SOCK_H
+#define WEIR_NET_SOCK_H
+
+#include <sys/socket.h>
+
+#include "base/base.h"
+#include "base/err.h"
+
+struct addr {
+    struct sockaddr_storage sa;
+    socklen_t len;
+    char text[128]; /* canonical: what a person would type */
+};
+
+/* Numeric hosts and "localhost" only for listening (resolve = false); names are looked up when resolve is true
+ * (blocking). */
+enum err_code addr_parse(struct addr *out, struct str text, bool resolve, struct err *e) MUST_USE;
+bool addr_is_local(const struct addr *a); /* loopback or a unix socket */
+/* A non-blocking listening socket, SO_REUSEADDR, TCP_NODELAY inherited; reuseport: many sockets may share the port. A
+ * stale unix socket file is removed if nobody answers on it. A busy port: ERR_CONFLICT, naming the process that holds
+ * it where /proc tells. */
+enum err_code sock_listen(int *out, const struct addr *a, bool reuseport, int backlog, struct err *e) MUST_USE;
+/* Blocking connect with a limit; the socket is blocking, TCP_NODELAY. ERR_UNAVAILABLE / ERR_TIMEOUT. */
+enum err_code sock_connect(int *out, const struct addr *a, uint64_t timeout_us, struct err *e) MUST_USE;
+/* The address a listening socket got (port 0). */
+enum err_code sock_local(struct addr *out, int fd, struct err *e) MUST_USE;
+/* "pid 1234 (python3 -m http.server)" of who listens on that TCP port, or false. Reads /proc. */
+bool sock_holder(uint16_t port, char *out, size_t cap);
+
+#endif

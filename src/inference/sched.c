@@ -1,0 +1,498 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The scheduler of one version on one thread.
+ *
+ * Every submitted request is a `work`: it owns the block, and outlives its owner when the owner is answered (deadline) or leaves
+ * (cancel) while an engine still reads the block. Works are in exactly one place: the queue, a port, or the free list.
+ *
+ * There is no timer a request: while works exist a sweep looks at all of them every 20 ms; their number is bounded. */
+#include "inference/sched.h"
+
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#include "base/clock.h"
+#include "base/hash.h"
+#include "base/log.h"
+
+#define SWEEP_US MILLIS(20)
+#define GRACE_US SECONDS(1)
+
+struct work {
+    struct work *next, *prev;
+    struct infer *owner;   /* NULL: answered, cancelled */
+    uint64_t block, deadline_us, submit_ns;
+    int instance;          /* -1: waiting */
+    bool solo;
+    uint8_t alone_deaths;
+    unsigned deaths;
+};
+
+struct list {
+    struct work *first, *last;
+    unsigned n;
+};
+
+struct seat { /* this thread's port to one instance */
+    struct sched *sched;
+    struct port *port;     /* NULL: down */
+    unsigned index, open;
+    bool dirty;
+};
+
+struct sched {
+    struct shard *shard;
+    struct sched_shared *shared;
+    struct seat seat[INSTANCES_MAX];
+    struct list queue, running;
+    struct work *free;
+    struct hook flush;
+    struct timer sweep;
+    uint8_t *space;        /* outputs of inline engines: lives for one flush */
+    uint64_t space_used;
+    uint64_t held;         /* admitted on this thread and not released: they may still submit */
+    bool abandoned;
+    void (*drained)(void *ctx);
+    void *drained_ctx;
+};
+
+static void list_add(struct list *l, struct work *w)
+{
+    w->next = NULL;
+    w->prev = l->last;
+    *(l->last ? &l->last->next : &l->first) = w;
+    l->last = w;
+    l->n++;
+}
+
+static void list_add_first(struct list *l, struct work *w)
+{
+    w->prev = NULL;
+    w->next = l->first;
+    *(l->first ? &l->first->prev : &l->last) = w;
+    l->first = w;
+    l->n++;
+}
+
+static void list_del(struct list *l, struct work *w)
+{
+    *(w->prev ? &w->prev->next : &l->first) = w->next;
+    *(w->next ? &w->next->prev : &l->last) = w->prev;
+    l->n--;
+}
+
+/* ---- the end of a work ---- */
+
+static void work_free(struct sched *s, struct work *w)
+{
+    window_give(s->shared->in, s->shard->index, w->block);
+    w->next = s->free;
+    s->free = w;
+}
+
+static void check_drained(struct sched *s)
+{
+    if (s->drained && s->queue.n == 0 && s->running.n == 0 && s->held == 0) {
+        void (*fn)(void *) = s->drained;
+
+        s->drained = NULL;
+        fn(s->drained_ctx);
+    }
+}
+
+static void answer(struct work *w, const struct job_result *job, bool moved)
+{
+    struct infer *owner = w->owner;
+    uint64_t took = clock_ns() - w->submit_ns;
+    struct infer_result res = {.job = job, .queue_ns = took > job->compute_ns ? took - job->compute_ns : 0, .moved = moved, .deaths = w->deaths};
+
+    if (!owner) {
+        return;
+    }
+    w->owner = NULL;
+    owner->work = NULL;
+    owner->done(owner, &res);
+}
+
+static void answer_error(struct work *w, bool moved, enum err_code code, const char *text)
+{
+    struct job_result r = {0};
+
+    err_set(&r.err, code, "%s", text);
+    answer(w, &r, moved);
+}
+
+/* ---- queries of death ---- */
+
+static uint64_t fingerprint(const struct sched *s, uint64_t block)
+{
+    const uint8_t *base = window_base(s->shared->in);
+    const struct job_block *b = (const void *)(base + block);
+    uint64_t h = b->n_in + 1;
+
+    for (uint32_t i = 0; i < b->n_in; i++) {
+        h = hash64_seed(b->in[i].dim, sizeof(b->in[i].dim), h);
+        h = hash64_seed(base + b->in[i].off, b->in[i].len, h);
+    }
+    return h | 1;
+}
+
+static bool convicted(const struct sched *s, uint64_t block)
+{
+    struct sched_shared *sh = s->shared;
+    uint64_t now, h;
+
+    if (atomic_load_explicit(&sh->n_convicts, memory_order_relaxed) == 0) {
+        return false;
+    }
+    now = clock_us();
+    h = fingerprint(s, block);
+    for (size_t i = 0; i < CONVICTS_MAX; i++) {
+        if (atomic_load(&sh->convict[i].fingerprint) == h && atomic_load(&sh->convict[i].until_us) > now) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void convict(struct sched *s, uint64_t block)
+{
+    struct sched_shared *sh = s->shared;
+    size_t i = atomic_fetch_add(&sh->n_convicts, 1) % CONVICTS_MAX;
+
+    atomic_store(&sh->convict[i].until_us, clock_us() + CONVICT_US);
+    atomic_store(&sh->convict[i].fingerprint, fingerprint(s, block));
+    log_warn("inference", "a request ended two workers that ran nothing else; it is refused for ten minutes version=%s", sh->name);
+}
+
+/* ---- giving out ---- */
+
+static struct seat *pick_seat(struct sched *s)
+{
+    struct seat *best = NULL;
+    uint32_t least = UINT32_MAX;
+
+    for (unsigned k = 0; k < INSTANCES_MAX; k++) {
+        struct seat *seat = &s->seat[(k + s->shard->index) % INSTANCES_MAX];
+        uint32_t load;
+
+        if (!seat->port || seat->open >= s->shared->credit) {
+            continue;
+        }
+        load = atomic_load_explicit(&s->shared->load[seat->index].open, memory_order_relaxed);
+        if (load < least) {
+            least = load;
+            best = seat;
+        }
+    }
+    return best;
+}
+
+static void dispatch(struct sched *s)
+{
+    struct seat *seat;
+    struct err e;
+
+    while (s->queue.first && (seat = pick_seat(s)) != NULL) {
+        struct work *w = s->queue.first;
+        struct job j = {.id = (uint64_t)(uintptr_t)w, .deadline_us = w->deadline_us, .block = w->block, .flags = w->solo ? JOB_SOLO : 0};
+
+        if (seat->port->ops->submit(seat->port, &j, &e) != ERR_OK) {
+            return; /* full or just dying: its done() or down() calls us again */
+        }
+        list_del(&s->queue, w);
+        list_add(&s->running, w);
+        w->instance = (int)seat->index;
+        seat->open++;
+        seat->dirty = true;
+        atomic_fetch_add_explicit(&s->shared->load[seat->index].open, 1, memory_order_relaxed);
+    }
+}
+
+static void on_flush(struct hook *h)
+{
+    struct sched *s = CONTAINER_OF(h, struct sched, flush);
+
+    dispatch(s);
+    for (unsigned i = 0; i < INSTANCES_MAX; i++) {
+        struct seat *seat = &s->seat[i];
+
+        if (seat->dirty && seat->port) {
+            seat->dirty = false;
+            s->space_used = 0;
+            seat->port->ops->flush(seat->port);
+        }
+    }
+    if (s->queue.first && pick_seat(s)) {
+        loop_defer(s->shard->loop, &s->flush);
+    }
+    check_drained(s);
+}
+
+/* ---- coming back ---- */
+
+/* What becomes of a job whose engine died with it. True: it waits again. */
+static bool try_again(struct sched *s, struct work *w, const struct job_result *r)
+{
+    if (!w->owner || s->abandoned) {
+        return false;
+    }
+    w->deaths++;
+    if (r->own && r->started) {
+        w->solo = true;
+        if (r->alone && ++w->alone_deaths >= 2) {
+            convict(s, w->block);
+            answer_error(w, false, ERR_MODEL, "this request ended two worker processes that ran nothing else; it is refused from now on");
+            return false;
+        }
+    }
+    w->instance = -1;
+    atomic_fetch_add_explicit(&s->shared->retried, 1, memory_order_relaxed);
+    list_add_first(&s->queue, w);
+    return true;
+}
+
+static void on_done(void *ctx, uint64_t id, const struct job_result *r)
+{
+    struct seat *seat = ctx;
+    struct sched *s = seat->sched;
+    struct work *w = (struct work *)(uintptr_t)id;
+
+    list_del(&s->running, w);
+    seat->open--;
+    atomic_fetch_sub_explicit(&s->shared->load[seat->index].open, 1, memory_order_relaxed);
+    if (!r->lost || !try_again(s, w, r)) {
+        if (!r->lost) {
+            atomic_fetch_add_explicit(&s->shared->answered, 1, memory_order_relaxed);
+        }
+        answer(w, r, r->lost);
+        work_free(s, w);
+    }
+    if (s->queue.first || s->drained) {
+        loop_defer(s->shard->loop, &s->flush);
+    }
+}
+
+/* Outputs of engines that run on this thread: an arena that lives until the next flush; pages are taken on first use. */
+static uint8_t *on_space(void *ctx, uint64_t id, uint64_t bytes, uint64_t *off)
+{
+    struct sched *s = ((struct seat *)ctx)->sched;
+    uint64_t at = ALIGN_UP(s->space_used, TENSOR_ALIGN);
+
+    (void)id;
+    if (!s->space || bytes > s->shared->space_bytes || at > s->shared->space_bytes - bytes) {
+        return NULL;
+    }
+    *off = at;
+    s->space_used = at + bytes;
+    return s->space + at;
+}
+
+static void on_down(void *ctx)
+{
+    struct seat *seat = ctx;
+    struct port *p = seat->port;
+
+    seat->port = NULL;
+    seat->dirty = false;
+    p->ops->detach(p);
+    if (seat->sched->queue.first || seat->sched->drained) {
+        loop_defer(seat->sched->shard->loop, &seat->sched->flush);
+    }
+}
+
+static const struct port_events port_events = {on_done, on_space, on_down};
+
+/* ---- deadlines ---- */
+
+static void on_sweep(struct timer *t)
+{
+    struct sched *s = CONTAINER_OF(t, struct sched, sweep);
+    uint64_t now = clock_us();
+
+    for (struct work *w = s->queue.first, *next; w; w = next) {
+        next = w->next;
+        if (now >= w->deadline_us) {
+            list_del(&s->queue, w);
+            answer_error(w, false, ERR_TIMEOUT, "the deadline passed while the request waited for its turn");
+            work_free(s, w);
+        }
+    }
+    for (struct work *w = s->running.first, *next; w; w = next) {
+        next = w->next;
+        if (now >= w->deadline_us) {
+            answer_error(w, false, ERR_TIMEOUT, "the deadline passed while the model was running");
+            if (now >= w->deadline_us + GRACE_US && s->seat[w->instance].port) {
+                struct port *p = s->seat[w->instance].port;
+                p->ops->cancel(p, (uint64_t)(uintptr_t)w);
+            }
+        }
+    }
+    if (s->queue.n + s->running.n > 0) {
+        timer_set(s->shard->loop, &s->sweep, now + SWEEP_US);
+    }
+    check_drained(s);
+}
+
+/* ---- for the api ---- */
+
+enum err_code sched_admit(struct sched *s, uint64_t bytes, struct err *e)
+{
+    struct sched_shared *sh = s->shared;
+    uint64_t requests = atomic_fetch_add_explicit(&sh->requests, 1, memory_order_relaxed) + 1;
+    uint64_t all = atomic_fetch_add_explicit(&sh->bytes, bytes, memory_order_relaxed) + bytes;
+
+    s->held++;
+    if (requests <= sh->queue_requests && all <= sh->queue_bytes) {
+        return ERR_OK;
+    }
+    sched_release(s, bytes);
+    if (requests > sh->queue_requests) {
+        return err_set(e, ERR_UNAVAILABLE, "%s has %llu requests waiting or running, all it may have: try again later", sh->name, (unsigned long long)sh->queue_requests);
+    }
+    return err_set(e, ERR_UNAVAILABLE, "%s holds %llu bytes of requests, and %llu more are above its bound of %llu: try again later", sh->name,
+        (unsigned long long)(all - bytes), (unsigned long long)bytes, (unsigned long long)sh->queue_bytes);
+}
+
+void sched_release(struct sched *s, uint64_t bytes)
+{
+    atomic_fetch_sub_explicit(&s->shared->requests, 1, memory_order_relaxed);
+    atomic_fetch_sub_explicit(&s->shared->bytes, bytes, memory_order_relaxed);
+    s->held--;
+    if (s->drained) {
+        loop_defer(s->shard->loop, &s->flush);
+    }
+}
+
+uint64_t sched_take(struct sched *s, uint64_t bytes)
+{
+    return window_take(s->shared->in, s->shard->index, bytes);
+}
+
+void sched_give(struct sched *s, uint64_t block)
+{
+    window_give(s->shared->in, s->shard->index, block);
+}
+
+uint8_t *sched_at(struct sched *s, uint64_t block)
+{
+    return window_base(s->shared->in) + block;
+}
+
+const struct model_info *sched_info(const struct sched *s)
+{
+    return &s->shared->info;
+}
+
+enum err_code sched_submit(struct sched *s, struct infer *r, struct err *e)
+{
+    struct work *w = s->free;
+
+    if (s->abandoned) {
+        return err_set(e, ERR_UNAVAILABLE, "%s is out of service", s->shared->name);
+    }
+    if (convicted(s, r->block)) {
+        return err_set(e, ERR_REFUSED, "the same request ended two worker processes of %s a short while ago; it is refused", s->shared->name);
+    }
+    if (w) {
+        s->free = w->next;
+    } else {
+        w = xmalloc(sizeof(*w)); /* bounded: every work was admitted */
+    }
+    *w = (struct work){.owner = r, .block = r->block, .deadline_us = r->deadline_us, .submit_ns = clock_ns(), .instance = -1};
+    r->work = w;
+    list_add(&s->queue, w);
+    loop_defer(s->shard->loop, &s->flush);
+    if (s->sweep.slot == 0) {
+        timer_set(s->shard->loop, &s->sweep, loop_now(s->shard->loop) + SWEEP_US);
+    }
+    return ERR_OK;
+}
+
+void sched_cancel(struct infer *r)
+{
+    if (r->work) {
+        r->work->owner = NULL;
+        if (r->work->instance < 0) {
+            r->work->deadline_us = 0; /* the next sweep drops it */
+        }
+        r->work = NULL;
+    }
+}
+
+/* ---- for the pool ---- */
+
+struct sched *sched_new(struct shard *shard, struct sched_shared *shared)
+{
+    struct sched *s = xcalloc(1, sizeof(*s));
+
+    s->shard = shard;
+    s->shared = shared;
+    s->flush.fn = on_flush;
+    s->sweep.fn = on_sweep;
+    if (shared->space_bytes > 0) {
+        s->space = mmap(NULL, shared->space_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        s->space = s->space == MAP_FAILED ? NULL : s->space; /* then jobs fail one by one, and say so */
+    }
+    for (unsigned i = 0; i < INSTANCES_MAX; i++) {
+        s->seat[i].sched = s;
+        s->seat[i].index = i;
+    }
+    return s;
+}
+
+enum err_code sched_attach(struct sched *s, unsigned instance, struct engine *g, struct err *e)
+{
+    struct seat *seat = &s->seat[instance];
+    struct port_host host = {.loop = s->shard->loop, .on = &port_events, .ctx = seat, .index = s->shard->index};
+    enum err_code rc;
+
+    assert(!seat->port && seat->open == 0);
+    rc = g->ops->attach(g, &host, &seat->port, e);
+    if (rc == ERR_OK && s->queue.first) {
+        loop_defer(s->shard->loop, &s->flush);
+    }
+    return rc;
+}
+
+void sched_drain(struct sched *s, void (*drained)(void *ctx), void *ctx)
+{
+    s->drained = drained;
+    s->drained_ctx = ctx;
+    loop_defer(s->shard->loop, &s->flush);
+}
+
+void sched_abandon(struct sched *s)
+{
+    s->abandoned = true;
+    for (struct work *w; (w = s->queue.first) != NULL;) {
+        list_del(&s->queue, w);
+        answer_error(w, true, ERR_UNAVAILABLE, "the version was taken out of service while the request waited");
+        work_free(s, w);
+    }
+    loop_defer(s->shard->loop, &s->flush);
+}
+
+void sched_free(struct sched *s)
+{
+    assert(s->queue.n == 0 && s->running.n == 0);
+    for (unsigned i = 0; i < INSTANCES_MAX; i++) {
+        if (s->seat[i].port) {
+            s->seat[i].port->ops->detach(s->seat[i].port);
+        }
+    }
+    timer_clear(s->shard->loop, &s->sweep);
+    loop_undefer(s->shard->loop, &s->flush);
+    for (struct work *w; (w = s->free) != NULL;) {
+        s->free = w->next;
+        free(w);
+    }
+    if (s->space) {
+        munmap(s->space, s->shared->space_bytes);
+    }
+    free(s);
+}
+
+unsigned sched_waiting(const struct sched *s)
+{
+    return s->queue.n;
+}

@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What survives: models, versions, rollouts, history, and the artifacts' bytes.
+ *
+ * The store is a thread of its own. Other threads hand it jobs (store_post); a job's function runs on the store thread,
+ * calls the blocking functions below and sends its result home by itself (loop_post, say). Jobs run one after another
+ * in order, `urgent` ones first. An urgent job even runs inside a long call of another one (hashing, copying: between
+ * two pieces of 1 MiB, never inside a change), so that a rollback never waits behind an upload or the check of a big
+ * file.
+ *
+ * A change is one transaction: rows and the line of history that tells of it, all or nothing, durable when store_apply
+ * returns (SQLite in WAL mode, synchronous=FULL). History is append-only; the database itself refuses to change it.
+ *
+ * Artifacts: every file is stored once, named by its SHA-256 (blobs/ab/abcd…), written with O_TMPFILE, fsync, linkat,
+ * fsync of the folder. A version is a manifest (its files' paths, sizes and digests, sorted by path); the version's
+ * digest is the SHA-256 of that manifest. trees/<digest>/ holds the files under their own names as hard links, plus
+ * manifest.json: the one folder that a worker gets to see. A tree becomes visible by one rename, complete. What a crash
+ * leaves half done (temporary folders, trees that no version names, blobs that no tree names) is removed by store_open.
+ *
+ * Thread: store_open, store_post and store_close by the owner; sha256_hex, manifest_* and store_state_done by any; all
+ * others on the store thread only (asserted). */
+#ifndef WEIR_STORE_STORE_H
+#define WEIR_STORE_STORE_H
+
+#include "base/base.h"
+#include "base/buf.h"
+#include "base/err.h"
+
+struct store;
+
+/* url: "sqlite:FILE" (folders are created); "postgresql://…" gives ERR_UNIMPLEMENTED. artifacts: a folder (created);
+ * "s3://…" gives ERR_UNIMPLEMENTED. Blocks: starts the thread, which opens or creates, migrates, checks (PRAGMA
+ * quick_check) and cleans up. A second server on the same files is refused with ERR_CONFLICT naming the holder's pid (a
+ * lock file); so is an artifacts folder of another database (its file store-id says whose it is). */
+enum err_code store_open(struct store **out, const char *url, const char *artifacts, struct err *e) MUST_USE;
+void store_close(struct store *s); /* runs what is queued, then ends the thread; NULL is fine */
+
+struct store_job {
+    struct store_job *next;
+    void (*run)(struct store *s, struct store_job *j); /* on the store thread; j is run's from then on */
+    bool urgent;
+};
+void store_post(struct store *s, struct store_job *j); /* any thread; never blocks on the disk */
+
+/* ---- rows ---- */
+struct model_row {
+    char name[NAME_MAX_LEN + 1];
+    char family[NAME_MAX_LEN + 1];
+    int64_t stable, previous; /* version numbers; 0 = none */
+    int64_t created_ms;
+};
+struct version_row {
+    char model[NAME_MAX_LEN + 1];
+    int64_t number;   /* >= 1 */
+    char digest[65];  /* unique within the model */
+    char backend[16]; /* "onnx" */
+    uint64_t bytes;
+    int64_t created_ms;
+};
+enum rollout_state { ROLLOUT_RUNNING, ROLLOUT_PROMOTED, ROLLOUT_ROLLED_BACK, ROLLOUT_ABORTED, ROLLOUT_REPLACED };
+extern const char *const rollout_state_names[]; /* "running", "promoted", "rolled_back", "aborted", "replaced" */
+struct rollout_row {
+    char id[40]; /* also the salt of the assignment */
+    char model[NAME_MAX_LEN + 1];
+    int64_t stable, canary;
+    int64_t share_bp; /* basis points */
+    enum rollout_state state;
+    int64_t started_ms, ended_ms; /* 0: still running */
+    char reason[512];
+    char *evidence; /* JSON text of the arms when it ended, heap, may be NULL; read rows: owned by the state */
+};
+struct history_row {
+    int64_t seq; /* given by the store */
+    int64_t at_ms;
+    char model[NAME_MAX_LEN + 1];
+    int64_t version; /* 0: about the model */
+    char kind[32];   /* "pushed", "rollout_started", "share_set", "promoted", "rolled_back", "failed", … */
+    char actor[64];  /* who: "admin", "weir (circuit breaker)" */
+    char text[512];  /* one sentence for a person */
+};
+
+/* One transaction. Each pointer may be NULL; models and rollouts are inserted or replaced by their key, versions only
+ * inserted. ERR_STORAGE (disk full, I/O error: nothing of it happened), ERR_CONFLICT (a version number or digest is
+ * taken, a second rollout would run, a row names a version that does not exist). After a failed fsync the store is
+ * read-only until restart and every apply says so; only then may the restart find that the change was kept after all.
+ */
+struct store_change {
+    const struct model_row *model;
+    const struct version_row *version;
+    const struct rollout_row *rollout;
+    const struct rollout_row *rollout_ended; /* a second one, for "replaced" */
+    const struct history_row *history;       /* required; seq is ignored */
+};
+enum err_code store_apply(struct store *s, const struct store_change *c, struct err *e) MUST_USE;
+
+/* Everything, for the start. Arrays are the caller's: store_state_done. rollouts: each model's last one (running or
+ * ended). */
+struct store_state {
+    struct model_row *models;
+    size_t n_models;
+    struct version_row *versions; /* by model, then number */
+    size_t n_versions;
+    struct rollout_row *rollouts;
+    size_t n_rollouts;
+};
+enum err_code store_load(struct store *s, struct store_state *out, struct err *e) MUST_USE;
+void store_state_done(struct store_state *st);
+
+/* Newest first, at most `limit` (<= 1,000) rows with seq < before (0: from the newest). model NULL: of all. *out: a
+ * heap array, NULL when there is no row. */
+enum err_code store_history(struct store *s, const char *model, int64_t before, size_t limit, struct history_row **out,
+                            size_t *n, struct err *e) MUST_USE;
+
+/* ---- artifacts ---- */
+#define MANIFEST_FILES_MAX 4096
+#define MANIFEST_BYTES_MAX (4u << 20)
+struct manifest_file {
+    char path[256]; /* relative, '/' between parts, each part as name_ok; no links, no devices */
+    uint64_t size;
+    char sha256[65];
+};
+struct manifest {
+    struct manifest_file *files; /* sorted by path */
+    size_t n;
+    uint64_t bytes; /* sum of sizes */
+    char digest[65];
+};
+void manifest_done(struct manifest *m);
+const struct manifest_file *manifest_find(const struct manifest *m, const char *path);
+
+/* An upload in pieces. head: the announced manifest ({"files":[{"path","size","sha256"}…]}; the pieces are then the
+ * files' bytes, in that order), or p == NULL: one raw file, stored as "model.gguf" if it begins with "GGUF", else as
+ * "model.onnx". ERR_INVALID for a path that leaves its folder, doubles, too many; ERR_STORAGE at once if the announced
+ * bytes do not fit on the disk. */
+struct upload;
+enum err_code upload_new(struct upload **out, struct store *s, struct str head, struct err *e) MUST_USE;
+/* ERR_INVALID when more comes than announced or a file's digest is wrong; ERR_STORAGE. The first error stays. */
+enum err_code upload_write(struct upload *u, const void *p, size_t n, struct err *e) MUST_USE;
+/* Checks sizes and digests, puts the tree in place, fills *m (the caller's: manifest_done). u is gone afterwards,
+ * whatever it returns. A tree put in place is pinned until a version with its digest is applied or it is dropped: each
+ * upload_finish or artifact_import that succeeded is followed by one of the two. */
+enum err_code upload_finish(struct upload *u, struct manifest *m, struct err *e) MUST_USE;
+void upload_abort(struct upload *u); /* NULL is fine */
+/* The same from a local file or folder (no links are followed, also not in `path` itself: pass what realpath gave; a
+ * file is stored as for a raw upload unless its name is model.*). ERR_NOT_FOUND, ERR_INVALID (links, devices, names).
+ */
+enum err_code artifact_import(struct store *s, const char *path, struct manifest *m, struct err *e) MUST_USE;
+
+/* Opens the tree after reading every file against the manifest: *dirfd is the caller's (close-on-exec), *m too.
+ * ERR_STORAGE "artifact … is damaged: model.onnx has changed"; pushing the same bytes again mends it. */
+enum err_code artifact_open(struct store *s, const char *digest, int *dirfd, struct manifest *m,
+                            struct err *e) MUST_USE;
+/* Removes a tree that no version names (a refused push) and no other push counts on, and its blobs that no tree names.
+ * Fine if absent. */
+void artifact_drop(struct store *s, const char *digest);
+/* The whole content of a small file of a tree (model.yaml, samples.ndjson), checked against the manifest and appended
+ * to out; ERR_NOT_FOUND if the version has none, ERR_TOO_LARGE beyond out->max, ERR_STORAGE if it is damaged. */
+enum err_code artifact_read(struct store *s, const char *digest, const char *path, struct buf *out,
+                            struct err *e) MUST_USE;
+
+/* SHA-256 of bytes as 64 hex digits and a terminator; for clients too. */
+void sha256_hex(char out[65], const void *p, size_t n);
+
+#endif

@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What worker.c (the process, control thread) and port.c (one a connection thread) share.
+ *
+ * The engine outlives its ports: n_ports counts them from READY on, attached or not
+ * yet; the last one to go after the end posts `reap` to the control loop. */
+#ifndef WEIR_BACKENDS_WORKER_WORKER_PRIV_H
+#define WEIR_BACKENDS_WORKER_WORKER_PRIV_H
+
+#include <stdatomic.h>
+
+#include "backends/worker/worker.h"
+#include "inference/wire.h"
+
+struct worker {
+    struct engine base;
+    struct engine_host host;
+    char name[TENSOR_NAME_MAX + 1];
+    unsigned ports;
+    uint64_t out_bytes, exchange_size;
+    struct window *in;
+    pid_t pid;
+    int pidfd, sock, exchange_fd, exec_bell;
+    int *bells;                   /* one a port */
+    struct wire_exchange *x;
+    struct model_info info;       /* after READY */
+    struct watch sock_watch, pid_watch;
+    struct timer pulse_timer;
+    struct task reap;             /* posted by the last port's detach */
+    struct engine_end end;
+    bool ready, closing, dead, killed;
+    uint64_t last_pulse, last_progress, pulse_at, progress_at;
+    _Atomic unsigned n_ports;     /* not yet detached */
+    _Atomic bool reap_wanted;     /* the process is dead: whoever detaches last posts reap */
+    _Atomic bool overdue;         /* a port saw a job that runs past its deadline */
+    _Atomic uint64_t longest_run; /* ns, of all completions */
+};
+
+extern const struct engine_ops worker_engine;
+
+/* What the kernel says about the end of the process, without reaping it: true if it was its own doing. */
+bool worker_died_alone(const struct worker *w);
+/* Kills the process for breaking the wire's rules; counts as its own death. Any thread. */
+void worker_condemn(struct worker *w, const char *why);
+
+enum err_code worker_port_attach(struct engine *g, const struct port_host *host, struct port **out, struct err *e);
+void worker_port_detach(struct port *p);
+enum err_code worker_port_submit(struct port *p, const struct job *j, struct err *e);
+void worker_port_flush(struct port *p);
+void worker_port_cancel(struct port *p, uint64_t id);
+
+#endif

@@ -1,0 +1,568 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The registry in memory, and its picture for the router. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "control/control_priv.h"
+
+const char *const version_state_names[] = {"registered", "loading", "ready", "degraded", "failed"};
+
+static const char *const place_words[] = {"worker", "inline", NULL};
+const struct setting family_settings[] = {
+    {"place", SET_ENUM, offsetof(struct family, place), "worker", 0, 0, place_words, "where its models run: worker (a sandboxed process) or inline (trusted tiny models)"},
+    {"instances", SET_U64, offsetof(struct family, instances), "1", 1, INSTANCES_MAX, NULL, "processes of each version"},
+    {"threads", SET_U64, offsetof(struct family, threads), "1", 1, 256, NULL, "threads within one run"},
+    {"batch_max", SET_U64, offsetof(struct family, batch_max), "64", 1, 1024, NULL, "most rows joined into one run; 1 switches joining off"},
+    {"queue_requests", SET_U64, offsetof(struct family, queue_requests), "1024", 1, 100000, NULL, "requests of one version waiting or running, then 503"},
+    {"queue_bytes", SET_BYTES, offsetof(struct family, queue_bytes), "256MiB", 1 << 20, 1ull << 36, NULL, "bytes of those requests, then 503"},
+    {"inline_max", SET_DURATION, offsetof(struct family, inline_max_us), "2ms", 1, 1000000, NULL, "slowest warm run that place: inline accepts"},
+    {"timeout", SET_DURATION, offsetof(struct family, timeout_us), "30s", 1000, 3600000000ull, NULL, "deadline of a request that names none"},
+    {"output_bytes", SET_BYTES, offsetof(struct family, out_bytes), "64MiB", 1 << 20, 1ull << 32, NULL, "room for the outputs of one thread's requests at one instance"},
+};
+const size_t n_family_settings = COUNT_OF(family_settings);
+
+/* ---- lookups ---- */
+
+size_t control_models(const struct control *c, struct model *const **out)
+{
+    *out = c->models;
+    return c->n_models;
+}
+
+struct model *control_model(const struct control *c, struct str name)
+{
+    for (size_t i = 0; i < c->n_models; i++) {
+        if (str_is(name, c->models[i]->row.name)) {
+            return c->models[i];
+        }
+    }
+    return NULL;
+}
+
+struct version *model_version(const struct model *m, int64_t number)
+{
+    for (size_t i = 0; i < m->n_versions; i++) {
+        if (m->versions[i]->row.number == number) {
+            return m->versions[i];
+        }
+    }
+    return NULL;
+}
+
+struct version *model_newest(const struct model *m)
+{
+    return m->n_versions ? m->versions[m->n_versions - 1] : NULL;
+}
+
+bool rollout_running(const struct model *m)
+{
+    return m->rollout.id[0] && m->rollout.state == ROLLOUT_RUNNING;
+}
+
+const char *version_serving(const struct version *v)
+{
+    const struct model *m = v->model;
+    int64_t n = v->row.number;
+
+    return m->row.stable == n ? "stable" : rollout_running(m) && m->rollout.canary == n ? "canary" : m->row.previous == n ? "previous" : "none";
+}
+
+struct router *control_router(struct control *c)
+{
+    return &c->router;
+}
+
+struct loop *control_loop(struct control *c)
+{
+    return c->loop;
+}
+
+struct store *control_store(struct control *c)
+{
+    return c->store;
+}
+
+const char *control_import_root(const struct control *c)
+{
+    return c->spec.import_root;
+}
+
+const struct family *family_for(const struct control *c, struct str named, struct str model, struct err *e)
+{
+    const struct family *preset = NULL;
+
+    for (size_t i = 0; i < c->spec.n_families; i++) {
+        const struct family *f = &c->families[i];
+
+        if (str_is(named.p ? named : model, f->name)) {
+            return f;
+        }
+        preset = strcmp(f->name, "default") == 0 ? f : preset;
+    }
+    if (named.p) {
+        err_set(e, ERR_NOT_FOUND, "no family '" STR_FMT "' in the configuration", STR_ARG(named));
+        return NULL;
+    }
+    return preset;
+}
+
+/* ---- models and versions ---- */
+
+struct model *model_add(struct control *c, const struct model_row *row)
+{
+    struct model *m = xcalloc(1, sizeof(*m));
+    struct err e;
+
+    m->row = *row;
+    m->control = c;
+    m->family = family_for(c, str_of(row->family), str_of(row->name), &e);
+    if (!m->family) {
+        m->family = family_for(c, (struct str){NULL, 0}, STR("default"), &e);
+        log_warn("control", "the family is not in the configuration any more; default is used model=%s family=%s", row->name, row->family);
+    }
+    c->models = xrealloc(c->models, (c->n_models + 1) * sizeof(struct model *));
+    c->models[c->n_models++] = m;
+    return m;
+}
+
+struct version *version_new(struct control *c, struct model *m, const struct version_row *row)
+{
+    struct version *v = xcalloc(1, sizeof(*v));
+
+    (void)c;
+    v->row = *row;
+    v->model = m;
+    v->slot = -1;
+    v->prediction = -1;
+    return v;
+}
+
+void version_free(struct version *v)
+{
+    if (!v) {
+        return;
+    }
+    for (size_t i = 0; i < v->n_labels; i++) {
+        free(v->labels[i]);
+    }
+    free(v->labels);
+    series_free(v->direct);
+    if (v->own_model) {
+        free(v->model);
+    }
+    free(v);
+}
+
+void model_insert(struct model *m, struct version *v)
+{
+    size_t i = m->n_versions;
+
+    m->versions = xrealloc(m->versions, (m->n_versions + 1) * sizeof(struct version *));
+    while (i > 0 && m->versions[i - 1]->row.number > v->row.number) {
+        m->versions[i] = m->versions[i - 1];
+        i--;
+    }
+    m->versions[i] = v;
+    m->n_versions++;
+}
+
+/* ---- grace periods ---- */
+
+struct grace_pass {
+    struct task task;
+    struct grace *grace;
+};
+struct grace {
+    struct control *c;
+    void (*fn)(struct control *c, void *arg);
+    void *arg;
+    _Atomic unsigned left;
+    struct task back;
+    struct grace_pass at[];
+};
+
+static void grace_over(struct task *t)
+{
+    struct grace *g = CONTAINER_OF(t, struct grace, back);
+
+    g->fn(g->c, g->arg);
+    free(g);
+}
+
+static void on_pass(struct task *t)
+{
+    struct grace *g = CONTAINER_OF(t, struct grace_pass, task)->grace;
+
+    if (atomic_fetch_sub(&g->left, 1) == 1) {
+        loop_post(g->c->loop, &g->back);
+    }
+}
+
+void control_grace(struct control *c, void (*fn)(struct control *c, void *arg), void *arg)
+{
+    struct grace *g = xcalloc(1, sizeof(*g) + c->spec.n_shards * sizeof(g->at[0]));
+
+    g->c = c;
+    g->fn = fn;
+    g->arg = arg;
+    g->back.fn = grace_over;
+    atomic_store(&g->left, c->spec.n_shards);
+    for (unsigned i = 0; i < c->spec.n_shards; i++) {
+        g->at[i].task.fn = on_pass;
+        g->at[i].grace = g;
+        loop_post(c->spec.shards[i]->loop, &g->at[i].task);
+    }
+}
+
+/* ---- series ---- */
+
+struct retiree {
+    struct retiree *next;
+    struct series *series;
+    bool grace; /* no thread can find it any more */
+};
+
+struct series *control_series(struct control *c)
+{
+    return series_new(++c->next_series, c->spec.n_shards);
+}
+
+static void retiree_grace(struct control *c, void *arg)
+{
+    (void)c;
+    ((struct retiree *)arg)->grace = true;
+}
+
+void control_retire(struct control *c, struct version *v, struct series *s)
+{
+    struct retiree *r;
+    struct series_sum sum;
+
+    if (!s) {
+        return;
+    }
+    r = xcalloc(1, sizeof(*r));
+    series_sum(s, &sum);
+    for (int i = 0; v && i < ERR_COUNT_; i++) {
+        v->retired_requests[i] += sum.by_code[i];
+    }
+    series_sum_done(&sum);
+    r->series = s;
+    r->next = c->retirees;
+    c->retirees = r;
+    control_grace(c, retiree_grace, r);
+}
+
+static void retirees_look(struct control *c)
+{
+    for (struct retiree **at = &c->retirees, *r; (r = *at) != NULL;) {
+        if (r->grace && series_idle(r->series)) {
+            *at = r->next;
+            series_free(r->series);
+            free(r);
+        } else {
+            at = &r->next;
+        }
+    }
+}
+
+/* ---- publishing ---- */
+
+static void route_version_fill(struct route_version *out, const struct version *v)
+{
+    bool loaded = version_loaded(v);
+
+    *out = (struct route_version){.number = v->row.number,
+        .slot = loaded ? v->slot : -1,
+        .state = version_state_names[v->state],
+        .why = v->state == VERSION_FAILED ? xstrdup(v->why.text) : NULL,
+        .info = loaded ? v->info : NULL,
+        .series = loaded ? v->direct : NULL,
+        .labels = v->labels,
+        .n_labels = v->n_labels,
+        .prediction = v->prediction};
+}
+
+static struct route *route_of(const struct model *m)
+{
+    struct route *t = xcalloc(1, sizeof(*t));
+
+    snprintf(t->name, sizeof(t->name), "%s", m->row.name);
+    t->versions = xcalloc(MAX(m->n_versions, (size_t)1), sizeof(t->versions[0]));
+    t->n_versions = m->n_versions;
+    t->stable = t->canary = -1;
+    for (size_t i = 0; i < m->n_versions; i++) {
+        const struct version *v = m->versions[i];
+
+        route_version_fill(&t->versions[i], v);
+        t->stable = v->row.number == m->row.stable ? (int)i : t->stable;
+        t->canary = rollout_running(m) && v->row.number == m->rollout.canary ? (int)i : t->canary;
+    }
+    t->stable_series = m->stable_series;
+    t->canary_series = m->canary_series;
+    t->timeout_us = m->family->timeout_us;
+    if (t->canary >= 0 && (t->versions[t->canary].slot < 0 || !t->canary_series)) {
+        t->canary = -1; /* it is not loaded (yet, after a restart): its share waits on the stable one */
+    }
+    if (t->canary >= 0) {
+        t->share_bp = (uint32_t)m->rollout.share_bp;
+        snprintf(t->salt, sizeof(t->salt), "%s", m->rollout.id);
+    }
+    return t;
+}
+
+static void free_snapshot(struct control *c, void *arg)
+{
+    (void)c;
+    snapshot_free(arg);
+}
+
+void control_publish(struct control *c)
+{
+    struct snapshot *s = snapshot_new();
+
+    s->ready = c->announced && !c->stopping;
+    for (size_t i = 0; i < c->n_models; i++) {
+        struct model *m = c->models[i];
+        struct route *t;
+
+        model_series(m);
+        t = route_of(m);
+        map_put(&s->routes, str_of(t->name), t);
+        if (m->row.stable != 0 && (t->stable < 0 || t->versions[t->stable].slot < 0)) {
+            s->ready = false;
+        }
+    }
+    s = router_swap(&c->router, s);
+    control_grace(c, free_snapshot, s);
+}
+
+/* ---- what is loaded ---- */
+
+static bool is_wanted(const struct version *v)
+{
+    const struct model *m = v->model;
+    int64_t n = v->row.number;
+
+    return n == m->row.stable || n == m->row.previous || (rollout_running(m) && n == m->rollout.canary) || v == model_newest(m);
+}
+
+static void ignore(void *ctx, const struct err *e)
+{
+    (void)ctx;
+    (void)e;
+}
+
+void model_reconcile(struct model *m)
+{
+    for (size_t i = 0; i < m->n_versions; i++) {
+        struct version *v = m->versions[i];
+
+        if (is_wanted(v) && v->state == VERSION_REGISTERED && !v->pool && !m->control->stopping) {
+            version_load(v, ignore, NULL);
+        } else if (!is_wanted(v) && v->pool) {
+            version_unload(v);
+        }
+    }
+}
+
+/* ---- the tick ---- */
+
+static void version_look(struct version *v, bool *changed)
+{
+    const struct sched_shared *sh;
+    enum version_state state;
+
+    if (!v->pool || !version_loaded(v)) {
+        return;
+    }
+    sh = pool_shared(v->pool);
+    state = atomic_load(&sh->instances_up) == pool_instances(v->pool) ? VERSION_READY : VERSION_DEGRADED;
+    if (state != v->state) {
+        v->state = state;
+        *changed = true;
+    }
+}
+
+static void on_tick(struct timer *t)
+{
+    struct control *c = CONTAINER_OF(t, struct control, tick);
+    bool changed = false;
+
+    for (size_t i = 0; i < c->n_models; i++) {
+        for (size_t k = 0; k < c->models[i]->n_versions; k++) {
+            version_look(c->models[i]->versions[k], &changed);
+        }
+    }
+    if (changed) {
+        control_publish(c);
+    }
+    retirees_look(c);
+    timer_set(c->loop, &c->tick, clock_us() + SECONDS(1));
+}
+
+/* ---- start and stop ---- */
+
+void control_check_ready(struct control *c)
+{
+    if (c->announced || !c->started) {
+        return;
+    }
+    for (size_t i = 0; i < c->n_models; i++) {
+        for (size_t k = 0; k < c->models[i]->n_versions; k++) {
+            if (c->models[i]->versions[k]->state == VERSION_LOADING) {
+                return;
+            }
+        }
+    }
+    c->announced = true;
+    control_publish(c);
+    c->on_ready(c->on_ready_ctx);
+}
+
+struct start_job {
+    struct store_job job;
+    struct task back;
+    struct control *c;
+    struct store_state state;
+    struct err err;
+};
+
+static void take_state(struct control *c, const struct store_state *st)
+{
+    for (size_t i = 0; i < st->n_models; i++) {
+        model_add(c, &st->models[i]);
+    }
+    for (size_t i = 0; i < st->n_versions; i++) {
+        struct model *m = control_model(c, str_of(st->versions[i].model));
+
+        if (m) {
+            model_insert(m, version_new(c, m, &st->versions[i]));
+        }
+    }
+    for (size_t i = 0; i < st->n_rollouts; i++) {
+        struct model *m = control_model(c, str_of(st->rollouts[i].model));
+
+        if (m) {
+            m->rollout = st->rollouts[i];
+            m->evidence = st->rollouts[i].evidence ? xstrdup(st->rollouts[i].evidence) : NULL;
+            m->rollout.evidence = NULL;
+        }
+    }
+}
+
+static void on_state(struct task *t)
+{
+    struct start_job *j = CONTAINER_OF(t, struct start_job, back);
+    struct control *c = j->c;
+
+    if (j->err.code != ERR_OK) {
+        log_error("control", "the store can not be read; no model is served error=\"%s\"", j->err.text);
+    } else {
+        take_state(c, &j->state);
+        store_state_done(&j->state);
+    }
+    free(j);
+    c->started = true;
+    for (size_t i = 0; i < c->n_models; i++) {
+        model_reconcile(c->models[i]);
+    }
+    control_publish(c);
+    control_check_ready(c);
+}
+
+static void read_state(struct store *s, struct store_job *job)
+{
+    struct start_job *j = CONTAINER_OF(job, struct start_job, job);
+
+    if (store_load(s, &j->state, &j->err) == ERR_OK) {
+        j->err.code = ERR_OK;
+    }
+    loop_post(j->c->loop, &j->back);
+}
+
+void control_start(struct control *c, void (*ready)(void *ctx), void *ctx)
+{
+    struct start_job *j = xcalloc(1, sizeof(*j));
+
+    c->on_ready = ready;
+    c->on_ready_ctx = ctx;
+    j->c = c;
+    j->job.run = read_state;
+    j->back.fn = on_state;
+    timer_set(c->loop, &c->tick, clock_us() + SECONDS(1));
+    store_post(c->store, &j->job);
+}
+
+enum err_code control_new(struct control **out, const struct control_spec *spec, struct err *e)
+{
+    struct control *c = xcalloc(1, sizeof(*c));
+
+    (void)e;
+    c->spec = *spec;
+    c->families = xmalloc(spec->n_families * sizeof(struct family));
+    memcpy(c->families, spec->families, spec->n_families * sizeof(struct family));
+    c->loop = spec->loop;
+    c->store = spec->store;
+    c->tick.fn = on_tick;
+    atomic_store(&c->router.now, snapshot_new());
+    *out = c;
+    return ERR_OK;
+}
+
+static void on_all_closed(struct task *t)
+{
+    struct control *c = CONTAINER_OF(t, struct control, closed);
+
+    c->on_closed(c->on_closed_ctx);
+}
+
+void control_stop(struct control *c, uint64_t drain_us, void (*closed)(void *ctx), void *ctx)
+{
+    c->stopping = true;
+    c->on_closed = closed;
+    c->on_closed_ctx = ctx;
+    c->closed.fn = on_all_closed;
+    timer_clear(c->loop, &c->tick);
+    control_publish(c);
+    for (size_t i = 0; i < VERSION_SLOTS; i++) {
+        if (c->slot[i] && c->slot[i]->pool) {
+            pool_close(c->slot[i]->pool, drain_us);
+        }
+    }
+    if (c->pools == 0) {
+        loop_post(c->loop, &c->closed);
+    }
+}
+
+void control_free(struct control *c)
+{
+    if (!c) {
+        return;
+    }
+    timer_clear(c->loop, &c->tick);
+    for (size_t i = 0; i < c->n_models; i++) {
+        struct model *m = c->models[i];
+
+        for (size_t k = 0; k < m->n_versions; k++) {
+            version_free(m->versions[k]);
+        }
+        series_free(m->stable_series);
+        series_free(m->canary_series);
+        free(m->evidence);
+        free(m->versions);
+        free(m);
+    }
+    for (struct retiree *r; (r = c->retirees) != NULL;) {
+        c->retirees = r->next;
+        series_free(r->series);
+        free(r);
+    }
+    snapshot_free(atomic_load(&c->router.now));
+    free(c->models);
+    free(c->families);
+    free(c);
+}

@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the files of control share. Everything on the control thread unless said otherwise. */
+#ifndef WEIR_CONTROL_CONTROL_PRIV_H
+#define WEIR_CONTROL_CONTROL_PRIV_H
+
+#include "control/control.h"
+
+struct control {
+    struct control_spec spec;
+    struct family *families;
+    struct loop *loop;
+    struct store *store;
+    struct router router;
+    struct model **models;
+    size_t n_models;
+    struct version *slot[VERSION_SLOTS]; /* who has it; NULL: free */
+    uint64_t next_series;
+    struct retiree *retirees;            /* series that requests may still hold */
+    struct timer tick;                   /* once a second */
+    unsigned pools;                      /* open */
+    bool started, announced, stopping;
+    void (*on_ready)(void *ctx);
+    void *on_ready_ctx;
+    void (*on_closed)(void *ctx);
+    void *on_closed_ctx;
+    struct task closed;
+};
+
+/* ---- control.c ---- */
+const struct family *family_for(const struct control *c, struct str named, struct str model, struct err *e);
+struct model *model_add(struct control *c, const struct model_row *row);
+void model_insert(struct model *m, struct version *v); /* keeps them ascending */
+struct version *version_new(struct control *c, struct model *m, const struct version_row *row);
+void version_free(struct version *v);
+struct version *model_newest(const struct model *m);
+/* Builds a snapshot of everything and makes it the router's. What it was before is freed after a grace period. */
+void control_publish(struct control *c);
+/* Loads what is to be loaded and closes the rest. */
+void model_reconcile(struct model *m);
+struct series *control_series(struct control *c);
+/* Its numbers go to the version's retired ones; it is freed when no request holds it any more. */
+void control_retire(struct control *c, struct version *v, struct series *s);
+/* fn(arg) on this loop after every connection thread has been through its loop once more. */
+void control_grace(struct control *c, void (*fn)(struct control *c, void *arg), void *arg);
+void control_check_ready(struct control *c);
+
+/* ---- load.c ---- */
+/* Begins to load (state LOADING) or joins a load; fn is called once: err.code ERR_OK when it is ready. */
+void version_load(struct version *v, void (*fn)(void *ctx, const struct err *e), void *ctx);
+void version_unload(struct version *v);
+bool version_loaded(const struct version *v); /* ready or degraded */
+/* The engines of the version's pool are the same as the other's: names, dtypes, ranks. */
+enum err_code versions_match(const struct version *stable, const struct version *canary, struct err *e) MUST_USE;
+
+/* ---- change.c: one change of a model at a time, durable before it acts ---- */
+struct change {
+    struct change *next;
+    struct model *model;
+    uint64_t epoch;
+    /* Checks, fills the rows; ERR_OK: they are written. */
+    enum err_code (*prepare)(struct change *ch, struct err *e);
+    /* They are durable: makes it so. */
+    void (*act)(struct change *ch);
+    /* Last call; frees ch. */
+    void (*finish)(struct change *ch, const struct err *e);
+    /* rows; those with their flag set are written */
+    struct model_row model_row;
+    struct version_row version_row;
+    struct rollout_row rollout_row, ended_row;
+    struct history_row history_row;
+    bool has_model, has_version, has_rollout, has_ended;
+};
+void change_submit(struct change *ch);
+/* A row of history; text by format. */
+void history_fill(struct history_row *h, const struct model *m, int64_t version, const char *kind, struct str actor, const char *fmt, ...) PRINTF(6, 7);
+/* After a model's changing or undo field was cleared: goes on with what waits. */
+void change_next(struct model *m);
+
+/* ---- release.c ---- */
+enum err_code rollout_fill(struct change *ch, struct version *canary, uint32_t share_bp, struct str actor, struct err *e) MUST_USE;
+void rollout_act(struct change *ch);
+/* The model's serving versions changed: a plain series for stable where it has none. */
+void model_series(struct model *m);
+void canary_sick(struct model *m, const struct err *why);
+/* A rollback's write after the change in progress is through. */
+void undo_go_on(struct model *m);
+
+#endif

@@ -1,0 +1,382 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Loading and unloading a version: verify the artifact (store thread), read model.yaml, open a pool; and what the pool tells. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "control/control_priv.h"
+
+#define MODEL_YAML_MAX (256u << 10)
+#define LABELS_MAX 100000u
+
+struct waiter {
+    struct waiter *next;
+    void (*fn)(void *ctx, const struct err *e);
+    void *ctx;
+};
+
+struct load_job {
+    struct store_job job;
+    struct task back;
+    struct control *c;
+    struct version *v;
+    char digest[65];
+    int dirfd;
+    struct buf yaml;
+    struct err err;
+};
+
+bool version_loaded(const struct version *v)
+{
+    return v->state == VERSION_READY || v->state == VERSION_DEGRADED;
+}
+
+static void tell_waiters(struct version *v, const struct err *e)
+{
+    struct waiter *w = v->waiters;
+
+    v->waiters = NULL;
+    while (w) {
+        struct waiter *next = w->next;
+
+        w->fn(w->ctx, e);
+        free(w);
+        w = next;
+    }
+}
+
+static void fail(struct version *v, const struct err *e)
+{
+    v->state = VERSION_FAILED;
+    v->why = *e;
+    log_error("control", "a version can not be loaded model=%s version=%lld reason=\"%s\"", v->model->row.name, (long long)v->row.number, e->text);
+}
+
+/* ---- model.yaml ---- */
+
+static enum err_code take_labels(struct version *v, const struct conf *y, const struct conf_node *list, struct err *e)
+{
+    size_t n = 0;
+
+    if (list->kind != CONF_LIST) {
+        return conf_error(y, list, e, "labels is a list of class names, by index");
+    }
+    for (const struct conf_node *i = list->child; i; i = i->next) {
+        if (i->kind != CONF_SCALAR || ++n > LABELS_MAX) {
+            return conf_error(y, i, e, "labels holds at most %u names", LABELS_MAX);
+        }
+    }
+    v->labels = xcalloc(MAX(n, (size_t)1), sizeof(char *));
+    for (const struct conf_node *i = list->child; i; i = i->next) {
+        v->labels[v->n_labels++] = xstrdup(i->text);
+    }
+    return ERR_OK;
+}
+
+/* Keys that are not ours (description, sample, reference, …) belong to others and are left alone. */
+static enum err_code take_yaml(struct version *v, struct str text, struct err *e)
+{
+    AUTO(conf) y = NULL;
+    const struct conf_node *n;
+
+    for (size_t i = 0; i < v->n_labels; i++) {
+        free(v->labels[i]);
+    }
+    free(v->labels);
+    v->labels = NULL;
+    v->n_labels = 0;
+    v->prediction_output[0] = '\0';
+    if (text.n == 0) {
+        return ERR_OK;
+    }
+    if (conf_read_text(&y, "model.yaml", text, e) != ERR_OK) {
+        return e->code;
+    }
+    n = conf_find(y->root, "labels");
+    if (n && take_labels(v, y, n, e) != ERR_OK) {
+        return e->code;
+    }
+    n = conf_find(y->root, "prediction");
+    if (n) {
+        const struct conf_node *o = n->kind == CONF_MAP ? conf_find(n, "output") : NULL;
+
+        if (!o || o->kind != CONF_SCALAR || !str_copy(v->prediction_output, sizeof(v->prediction_output), str_of(o->text))) {
+            return conf_error(y, n, e, "prediction wants {output: NAME OF AN OUTPUT}");
+        }
+    }
+    return ERR_OK;
+}
+
+/* The output that says the class: as model.yaml says, else one named like a label, else the only output if it looks like scores. */
+static enum err_code find_prediction(struct version *v, struct err *e)
+{
+    const struct model_info *info = v->info;
+
+    v->prediction = -1;
+    for (uint32_t i = 0; i < info->n_out; i++) {
+        const char *name = info->out[i].name;
+
+        if (v->prediction_output[0] ? strcmp(name, v->prediction_output) == 0 : strcmp(name, "label") == 0 || strcmp(name, "output_label") == 0) {
+            v->prediction = (int)i;
+        }
+    }
+    if (v->prediction < 0 && v->prediction_output[0]) {
+        return err_set(e, ERR_REFUSED, "model.yaml: prediction.output is '%s', but the model has no such output", v->prediction_output);
+    }
+    if (v->prediction < 0 && info->n_out == 1 && (v->n_labels > 0 || info->out[0].dtype == DTYPE_FP32) && info->out[0].rank == 2) {
+        v->prediction = 0;
+    }
+    return ERR_OK;
+}
+
+/* ---- the pool's events ---- */
+
+static void on_ready(void *ctx, struct pool *p)
+{
+    struct version *v = ctx;
+    struct control *c = v->model->control;
+    struct err e = {ERR_OK, ""};
+
+    v->info = pool_info(p);
+    if (find_prediction(v, &e) != ERR_OK) {
+        fail(v, &e);
+        pool_close(p, 0);
+    } else {
+        v->state = VERSION_READY;
+        v->load_ms = (double)(clock_us() - v->load_began_us) / 1000;
+        v->direct = v->direct ? v->direct : control_series(c);
+        log_info("control", "a version is ready model=%s version=%lld load_ms=%.0f", v->model->row.name, (long long)v->row.number, v->load_ms);
+    }
+    tell_waiters(v, &e);
+    if (!v->pushing) {
+        control_publish(c);
+    }
+    control_check_ready(c);
+}
+
+static void on_failed(void *ctx, struct pool *p, const struct err *why)
+{
+    struct version *v = ctx;
+    struct control *c = v->model->control;
+
+    (void)p;
+    fail(v, why);
+    tell_waiters(v, why);
+    if (!v->pushing) {
+        control_publish(c);
+    }
+    control_check_ready(c);
+}
+
+static void on_sick(void *ctx, struct pool *p, const struct err *last)
+{
+    struct version *v = ctx;
+    struct model *m = v->model;
+    struct err e;
+
+    v->why = *last;
+    if (rollout_running(m) && m->rollout.canary == v->row.number) {
+        canary_sick(m, last);
+    }
+    if (!pool_productive(p)) {
+        err_set(&e, ERR_UNAVAILABLE, "five of its own deaths within 60 s before it did any work; the last: %s", last->text);
+        fail(v, &e);
+        control_publish(m->control);
+        pool_close(p, 0);
+    } else {
+        log_error("control", "a version keeps dying; it is restarted with growing pauses model=%s version=%lld last=\"%s\"", m->row.name, (long long)v->row.number, last->text);
+    }
+}
+
+static void on_closed(void *ctx, struct pool *p)
+{
+    struct version *v = ctx;
+    struct control *c = v->model->control;
+
+    (void)p;
+    c->slot[v->slot] = NULL;
+    c->pools--;
+    v->slot = -1;
+    v->pool = NULL;
+    v->info = NULL;
+    if (v->state != VERSION_FAILED) {
+        v->state = VERSION_REGISTERED;
+    }
+    if (v->direct) {
+        control_retire(c, v, v->direct);
+        v->direct = NULL;
+    }
+    if (v->pushing) { /* a refused push: nobody else knows it */
+        version_free(v);
+    } else if (!c->stopping) {
+        model_reconcile(v->model);
+    }
+    if (c->stopping && c->pools == 0) {
+        loop_post(c->loop, &c->closed);
+    }
+}
+
+static const struct pool_events pool_events = {on_ready, on_failed, on_sick, on_closed};
+
+/* ---- loading ---- */
+
+static enum err_code open_pool(struct version *v, int dirfd, struct err *e)
+{
+    struct model *m = v->model;
+    struct control *c = m->control;
+    const struct family *f = m->family;
+    const struct engine_ops *ops = c->spec.ops.engine(v->row.backend, (enum place)f->place);
+    char name[TENSOR_NAME_MAX + 1];
+    struct pool_spec spec = {.name = name,
+        .backend = v->row.backend,
+        .library = c->spec.ops.library,
+        .dirfd = dirfd,
+        .on_thread = f->place == PLACE_INLINE,
+        .instances = (unsigned)f->instances,
+        .threads = (unsigned)f->threads,
+        .batch_max = (unsigned)f->batch_max,
+        .run_max_us = f->place == PLACE_INLINE ? f->inline_max_us : 0,
+        .queue_requests = f->queue_requests,
+        .queue_bytes = f->queue_bytes,
+        .part_bytes = MAX(2 * f->queue_bytes, 4 * c->spec.body_max),
+        .out_bytes = f->out_bytes};
+    unsigned slot = 0;
+
+    while (slot < VERSION_SLOTS && c->slot[slot]) {
+        slot++;
+    }
+    if (slot == VERSION_SLOTS) {
+        return err_set(e, ERR_UNAVAILABLE, "%d versions are loaded, as many as there may be", VERSION_SLOTS);
+    }
+    if (!ops) {
+        return err_set(e, ERR_UNIMPLEMENTED, "models of backend '%s' are not part of this server yet", v->row.backend);
+    }
+    snprintf(name, sizeof(name), "%s/%lld", m->row.name, (long long)v->row.number);
+    spec.slot = slot;
+    c->slot[slot] = v;
+    v->slot = (int)slot;
+    if (pool_open(&v->pool, &spec, ops, c->loop, c->spec.shards, c->spec.n_shards, &pool_events, v, e) != ERR_OK) {
+        c->slot[slot] = NULL;
+        v->slot = -1;
+        return e->code;
+    }
+    c->pools++;
+    return ERR_OK;
+}
+
+static void on_artifact(struct task *t)
+{
+    struct load_job *j = CONTAINER_OF(t, struct load_job, back);
+    struct version *v = j->v;
+    struct err e = j->err;
+
+    if (e.code == ERR_OK && j->c->stopping) {
+        err_set(&e, ERR_UNAVAILABLE, "the server is stopping");
+    }
+    if (e.code == ERR_OK && take_yaml(v, buf_str(&j->yaml), &e) == ERR_OK && open_pool(v, j->dirfd, &e) == ERR_OK) {
+        e.code = ERR_OK;
+    } else {
+        fail(v, &e);
+        tell_waiters(v, &e);
+        control_check_ready(j->c);
+        if (v->pushing) {
+            version_free(v);
+        } else {
+            control_publish(j->c);
+        }
+    }
+    if (j->dirfd >= 0) {
+        close(j->dirfd); /* the pool has its own */
+    }
+    buf_done(&j->yaml);
+    free(j);
+}
+
+static void open_artifact(struct store *s, struct store_job *job)
+{
+    struct load_job *j = CONTAINER_OF(job, struct load_job, job);
+    struct manifest m = {0};
+
+    if (artifact_open(s, j->digest, &j->dirfd, &m, &j->err) == ERR_OK) {
+        j->err.code = ERR_OK;
+        if (manifest_find(&m, "model.yaml") && artifact_read(s, j->digest, "model.yaml", &j->yaml, &j->err) == ERR_OK) {
+            j->err.code = ERR_OK;
+        }
+        manifest_done(&m);
+    }
+    loop_post(j->c->loop, &j->back);
+}
+
+void version_load(struct version *v, void (*fn)(void *ctx, const struct err *e), void *ctx)
+{
+    struct waiter *w = xcalloc(1, sizeof(*w));
+    struct load_job *j;
+
+    *w = (struct waiter){v->waiters, fn, ctx};
+    v->waiters = w;
+    if (version_loaded(v)) {
+        tell_waiters(v, &(struct err){ERR_OK, ""});
+        return;
+    }
+    if (v->state == VERSION_LOADING) {
+        return;
+    }
+    if (v->pool) { /* it is on its way out */
+        struct err e;
+
+        err_set(&e, ERR_UNAVAILABLE, "version %lld is being unloaded; try again in a moment", (long long)v->row.number);
+        tell_waiters(v, &e);
+        return;
+    }
+    v->state = VERSION_LOADING;
+    v->load_began_us = clock_us();
+    j = xcalloc(1, sizeof(*j));
+    j->job.run = open_artifact;
+    j->back.fn = on_artifact;
+    j->c = v->model->control;
+    j->v = v;
+    j->dirfd = -1;
+    buf_init(&j->yaml, MODEL_YAML_MAX);
+    memcpy(j->digest, v->row.digest, sizeof(j->digest));
+    store_post(j->c->store, &j->job);
+}
+
+void version_unload(struct version *v)
+{
+    if (v->state == VERSION_LOADING && !v->pool) {
+        return; /* still with the store; reconciled again when it is ready */
+    }
+    if (v->state != VERSION_FAILED) {
+        v->state = VERSION_REGISTERED;
+    }
+    control_publish(v->model->control);
+    pool_close(v->pool, SECONDS(30));
+}
+
+enum err_code versions_match(const struct version *stable, const struct version *canary, struct err *e)
+{
+    const struct model_info *a = stable->info, *b = canary->info;
+
+    if (!a || !b) {
+        return err_set(e, ERR_UNAVAILABLE, "version %lld or %lld is not ready", (long long)stable->row.number, (long long)canary->row.number);
+    }
+    for (int side = 0; side < 2; side++) {
+        const char *what = side == 0 ? "input" : "output";
+        uint32_t na = side == 0 ? a->n_in : a->n_out, nb = side == 0 ? b->n_in : b->n_out;
+        const struct tensor_info *ta = side == 0 ? a->in : a->out, *tb = side == 0 ? b->in : b->out;
+
+        if (na != nb) {
+            return err_set(e, ERR_REFUSED, "version %lld has %u %ss and version %lld has %u: they can not share traffic", (long long)stable->row.number, na, what,
+                (long long)canary->row.number, nb);
+        }
+        for (uint32_t i = 0; i < na; i++) {
+            if (strcmp(ta[i].name, tb[i].name) != 0 || ta[i].dtype != tb[i].dtype || ta[i].rank != tb[i].rank) {
+                return err_set(e, ERR_REFUSED, "%s %u is '%s' %s in version %lld and '%s' %s in version %lld: they can not share traffic", what, i, ta[i].name,
+                    dtype_name(ta[i].dtype), (long long)stable->row.number, tb[i].name, dtype_name(tb[i].dtype), (long long)canary->row.number);
+            }
+        }
+    }
+    return ERR_OK;
+}

@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The router's readers: find the route, choose the arm. */
+#include "control/router.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/buf.h"
+#include "base/hash.h"
+
+const char *const arm_names[] = {"stable", "canary", "direct"};
+
+uint32_t assignment_bucket(const char *salt, struct str key)
+{
+    char small[512];
+    size_t n = strlen(salt);
+    char *at = small;
+    uint32_t h;
+
+    if (n + 1 + key.n > sizeof(small)) {
+        at = xmalloc(n + 1 + key.n); /* keys are bounded by the header limit */
+    }
+    memcpy(at, salt, n);
+    at[n] = ':';
+    if (key.n > 0) {
+        memcpy(at + n + 1, key.p, key.n);
+    }
+    h = murmur3_32(at, n + 1 + key.n, 0);
+    if (at != small) {
+        free(at);
+    }
+    return h % 10000;
+}
+
+const struct route *router_find(const struct router *r, struct str model)
+{
+    return map_get(&atomic_load_explicit(&r->now, memory_order_acquire)->routes, model);
+}
+
+const struct route *router_next(const struct router *r, size_t *i)
+{
+    struct map_entry *e = map_next(&atomic_load_explicit(&r->now, memory_order_acquire)->routes, i);
+
+    return e ? e->value : NULL;
+}
+
+bool router_ready(const struct router *r)
+{
+    return atomic_load_explicit(&r->now, memory_order_acquire)->ready;
+}
+
+static enum err_code no_model(const struct router *r, struct str model, struct err *e)
+{
+    char known[256];
+    size_t at = 0, n = 0;
+
+    known[0] = '\0';
+    for (const struct route *t; (t = router_next(r, &at)) != NULL && n + 4 < sizeof(known);) {
+        int w = snprintf(known + n, sizeof(known) - n, "%s%s", n ? ", " : "", t->name);
+
+        n = MIN(n + (size_t)MAX(w, 0), sizeof(known) - 1);
+    }
+    return err_set(e, ERR_NOT_FOUND, "no model '" STR_FMT "'%s%s", STR_ARG(model), n ? "; there are: " : "; none is registered: weir push NAME PATH", known);
+}
+
+static enum err_code no_version(const struct route *t, int64_t number, struct err *e)
+{
+    char known[128];
+    size_t n = 0;
+
+    known[0] = '\0';
+    for (size_t i = 0; i < t->n_versions && n + 4 < sizeof(known); i++) {
+        int w = snprintf(known + n, sizeof(known) - n, "%s%lld", n ? ", " : "", (long long)t->versions[i].number);
+
+        n = MIN(n + (size_t)MAX(w, 0), sizeof(known) - 1);
+    }
+    return err_set(e, ERR_NOT_FOUND, "model '%s' has no version %lld; there are: %s", t->name, (long long)number, n ? known : "none yet");
+}
+
+static enum err_code not_ready(const struct route *t, const struct route_version *v, struct err *e)
+{
+    if (!v) {
+        return err_set(e, ERR_UNAVAILABLE, "model '%s' has no version in service yet", t->name);
+    }
+    if (v->why) {
+        return err_set(e, ERR_UNAVAILABLE, "version %lld of model '%s' is %s: %s", (long long)v->number, t->name, v->state, v->why);
+    }
+    return err_set(e, ERR_UNAVAILABLE, "version %lld of model '%s' is not ready (%s)", (long long)v->number, t->name, v->state);
+}
+
+enum err_code router_pick(const struct router *r, struct str model, int64_t version, struct str key, struct pick *out, struct err *e)
+{
+    const struct route *t = router_find(r, model);
+    struct pick p = {.route = t, .arm = ARM_DIRECT};
+    int at = -1;
+
+    if (!t) {
+        return no_model(r, model, e);
+    }
+    if (version != 0) {
+        for (size_t i = 0; i < t->n_versions; i++) {
+            at = t->versions[i].number == version ? (int)i : at;
+        }
+        if (at < 0) {
+            return no_version(t, version, e);
+        }
+        p.series = t->versions[at].series;
+    } else {
+        p.rollout = t->canary >= 0;
+        p.arm = p.rollout && t->share_bp > 0 && assignment_bucket(t->salt, key) < t->share_bp ? ARM_CANARY : ARM_STABLE;
+        at = p.arm == ARM_CANARY ? t->canary : t->stable;
+        p.series = p.arm == ARM_CANARY ? t->canary_series : t->stable_series;
+    }
+    p.version = at < 0 ? NULL : &t->versions[at];
+    if (!p.version || p.version->slot < 0) {
+        return not_ready(t, p.version, e);
+    }
+    *out = p;
+    return ERR_OK;
+}
+
+/* ---- snapshots ---- */
+
+struct snapshot *snapshot_new(void)
+{
+    struct snapshot *s = xcalloc(1, sizeof(*s));
+
+    map_init(&s->routes);
+    return s;
+}
+
+struct snapshot *router_swap(struct router *r, struct snapshot *s)
+{
+    return atomic_exchange_explicit(&r->now, s, memory_order_acq_rel);
+}
+
+void snapshot_free(struct snapshot *s)
+{
+    struct map_entry *e;
+
+    if (!s) {
+        return;
+    }
+    for (size_t i = 0; (e = map_next(&s->routes, &i)) != NULL;) {
+        struct route *t = e->value;
+
+        for (size_t k = 0; k < t->n_versions; k++) {
+            free(t->versions[k].why);
+        }
+        free(t->versions);
+        free(t);
+    }
+    map_done(&s->routes);
+    free(s);
+}

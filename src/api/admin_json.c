@@ -1,0 +1,359 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Models, rollouts and what is counted about them, as JSON.
+ *
+ * A number that nothing is known about is null, not 0: times without a request, an accuracy without feedback. Times are milliseconds.
+ *
+ * Thread: control's loop. */
+#include <math.h>
+
+#include "api/admin_priv.h"
+#include "base/clock.h"
+#include "base/json.h"
+
+void json_time(struct buf *b, int64_t wall_ms)
+{
+    char text[CLOCK_TEXT];
+
+    if (wall_ms == 0) {
+        BUF_LIT(b, "null");
+        return;
+    }
+    clock_text(text, wall_ms);
+    json_strz(b, text);
+}
+
+/* A share or a mean, to six places: more would be noise. */
+static void put_ratio(struct buf *b, double v)
+{
+    json_f64(b, round(v * 1e6) / 1e6);
+}
+
+static void put_count(struct buf *b, const char *key, uint64_t n)
+{
+    json_key(b, key);
+    buf_addu(b, n);
+}
+
+static void put_text(struct buf *b, const char *key, const char *z)
+{
+    json_key(b, key);
+    json_strz(b, z);
+}
+
+/* A version's number, null for 0. */
+static void put_version(struct buf *b, const char *key, int64_t number)
+{
+    json_key(b, key);
+    if (number == 0) {
+        BUF_LIT(b, "null");
+    } else {
+        buf_addi(b, number);
+    }
+}
+
+/* ---- STATS ---- */
+
+static void put_times(struct buf *b, const char *key, const struct series_times *t)
+{
+    const double ms[] = {t->p50 * 1e3, t->p95 * 1e3, t->p99 * 1e3, t->mean * 1e3};
+    static const char *const names[] = {"p50", "p95", "p99", "mean"};
+
+    json_key(b, key);
+    BUF_LIT(b, "{");
+    for (size_t i = 0; i < COUNT_OF(ms); i++) {
+        json_key(b, names[i]);
+        if (t->n == 0) {
+            BUF_LIT(b, "null");
+        } else {
+            buf_addf(b, "%.4f", ms[i]);
+        }
+    }
+    BUF_LIT(b, "}");
+}
+
+static void put_errors_by(struct buf *b, const struct series_sum *s)
+{
+    json_key(b, "errors_by");
+    BUF_LIT(b, "{");
+    for (int c = ERR_OK + 1; c < ERR_COUNT_; c++) {
+        if (s->by_code[c] > 0 && series_is_error((enum err_code)c)) {
+            put_count(b, err_name((enum err_code)c), s->by_code[c]);
+        }
+    }
+    BUF_LIT(b, "}");
+}
+
+static void put_feedback(struct buf *b, const struct series_sum *s)
+{
+    json_key(b, "feedback");
+    BUF_LIT(b, "{");
+    put_count(b, "n", s->feedback_n);
+    put_count(b, "correct", s->feedback_correct);
+    json_key(b, "accuracy");
+    if (s->feedback_n > 0) {
+        put_ratio(b, (double)s->feedback_correct / (double)s->feedback_n);
+    } else {
+        BUF_LIT(b, "null");
+    }
+    put_count(b, "reward_n", s->reward_n);
+    json_key(b, "reward_mean");
+    if (s->reward_n > 0) {
+        put_ratio(b, s->reward_sum / (double)s->reward_n);
+    } else {
+        BUF_LIT(b, "null");
+    }
+    BUF_LIT(b, "}");
+}
+
+static void put_classes(struct buf *b, const struct series_sum *s)
+{
+    uint64_t all = s->classes_other;
+
+    for (size_t i = 0; i < s->n_classes; i++) {
+        all += counter_get(&s->classes[i].count);
+    }
+    json_key(b, "classes");
+    BUF_LIT(b, "[");
+    for (size_t i = 0; i < s->n_classes; i++) {
+        uint64_t n = counter_get(&s->classes[i].count);
+
+        json_comma(b);
+        BUF_LIT(b, "{");
+        put_text(b, "class", s->classes[i].name);
+        put_count(b, "count", n);
+        json_key(b, "share");
+        put_ratio(b, all ? (double)n / (double)all : 0);
+        BUF_LIT(b, "}");
+    }
+    if (s->classes_other > 0) {
+        json_comma(b);
+        BUF_LIT(b, "{");
+        put_text(b, "class", NULL);
+        put_count(b, "count", s->classes_other);
+        BUF_LIT(b, "}");
+    }
+    BUF_LIT(b, "]");
+}
+
+void json_stats(struct buf *b, const struct series_sum *s)
+{
+    put_count(b, "requests", s->requests);
+    put_count(b, "ok", s->ok);
+    put_count(b, "errors", s->errors);
+    put_errors_by(b, s);
+    json_key(b, "error_rate");
+    put_ratio(b, s->requests ? (double)s->errors / (double)s->requests : 0);
+    put_count(b, "client_errors", s->client_errors);
+    put_count(b, "in_flight", s->in_flight);
+    put_count(b, "users", (uint64_t)llround(s->users));
+    put_count(b, "keyless", s->keyless);
+    put_times(b, "latency_ms", &s->latency);
+    put_times(b, "queue_ms", &s->queue);
+    put_times(b, "compute_ms", &s->compute);
+    put_feedback(b, s);
+    put_classes(b, s);
+}
+
+void version_sum(const struct version *v, struct series_sum *out)
+{
+    const struct model *m = v->model;
+    struct series *all[3];
+    size_t n = 0;
+
+    if (v->direct) {
+        all[n++] = v->direct;
+    }
+    if (m->stable_series && m->row.stable == v->row.number) {
+        all[n++] = m->stable_series;
+    }
+    if (m->canary_series && rollout_running(m) && m->rollout.canary == v->row.number) {
+        all[n++] = m->canary_series;
+    }
+    series_sum_many(all, n, out);
+}
+
+/* ---- MODEL ---- */
+
+const char *place_name(const struct model *m)
+{
+    return m->family->place == PLACE_INLINE ? "inline" : "worker";
+}
+
+static void put_tensors(struct buf *b, const char *key, const struct tensor_info *t, uint32_t n)
+{
+    json_key(b, key);
+    BUF_LIT(b, "[");
+    for (uint32_t i = 0; i < n; i++) {
+        json_comma(b);
+        BUF_LIT(b, "{");
+        put_text(b, "name", t[i].name);
+        put_text(b, "datatype", dtype_name((enum dtype)t[i].dtype));
+        json_key(b, "shape");
+        BUF_LIT(b, "[");
+        for (unsigned d = 0; d < t[i].rank; d++) {
+            json_comma(b);
+            buf_addi(b, t[i].dim[d]);
+        }
+        BUF_LIT(b, "]}");
+    }
+    BUF_LIT(b, "]");
+}
+
+static void put_workers(struct buf *b, const struct version *v, const struct admin_facts *f)
+{
+    unsigned n = v->pool && v->model->family->place == PLACE_WORKER ? pool_instances(v->pool) : 0;
+
+    json_key(b, "workers");
+    BUF_LIT(b, "[");
+    for (unsigned i = 0; i < n; i++) {
+        struct pool_instance one;
+        int pid;
+
+        pool_instance(v->pool, i, &one);
+        pid = one.engine && f->pid ? f->pid(one.engine) : 0;
+        json_comma(b);
+        BUF_LIT(b, "{");
+        json_key(b, "pid");
+        if (pid > 0) {
+            buf_addi(b, pid);
+        } else {
+            BUF_LIT(b, "null");
+        }
+        put_text(b, "state", one.state);
+        put_count(b, "restarts", one.deaths);
+        BUF_LIT(b, "}");
+    }
+    BUF_LIT(b, "]");
+}
+
+static void put_version_members(struct buf *b, const struct version *v, const struct admin_facts *f)
+{
+    bool failed = v->state == VERSION_FAILED || v->state == VERSION_DEGRADED;
+    const struct model_info *info = v->info;
+    struct series_sum sum;
+
+    put_version(b, "version", v->row.number);
+    put_text(b, "digest", v->row.digest);
+    put_text(b, "backend", v->row.backend);
+    put_count(b, "bytes", v->row.bytes);
+    json_key(b, "created");
+    json_time(b, v->row.created_ms);
+    put_text(b, "state", version_state_names[v->state]);
+    put_text(b, "error", failed && v->why.text[0] ? v->why.text : NULL);
+    put_text(b, "serving", version_serving(v));
+    put_workers(b, v, f);
+    put_tensors(b, "inputs", info ? info->in : NULL, info ? info->n_in : 0);
+    put_tensors(b, "outputs", info ? info->out : NULL, info ? info->n_out : 0);
+    json_key(b, "batch");
+    if (info) {
+        buf_addf(b, "{\"max\":%u,\"on\":%s}", info->batch_max, info->joins && info->batch_max > 1 ? "true" : "false");
+    } else {
+        BUF_LIT(b, "null");
+    }
+    json_key(b, "stats");
+    BUF_LIT(b, "{");
+    version_sum(v, &sum);
+    json_stats(b, &sum);
+    series_sum_done(&sum);
+    BUF_LIT(b, "}");
+}
+
+void json_model(struct buf *b, const struct model *m, const struct admin_facts *f)
+{
+    BUF_LIT(b, "{");
+    put_text(b, "name", m->row.name);
+    put_text(b, "family", m->row.family);
+    put_text(b, "place", place_name(m));
+    put_count(b, "instances", m->family->place == PLACE_INLINE ? 1 : m->family->instances);
+    put_version(b, "stable", m->row.stable);
+    put_version(b, "previous", m->row.previous);
+    json_key(b, "versions");
+    BUF_LIT(b, "[");
+    for (size_t i = 0; i < m->n_versions; i++) {
+        json_comma(b);
+        BUF_LIT(b, "{");
+        put_version_members(b, m->versions[i], f);
+        BUF_LIT(b, "}");
+    }
+    BUF_LIT(b, "]");
+    json_key(b, "rollout");
+    if (rollout_running(m)) {
+        json_rollout(b, m);
+    } else {
+        BUF_LIT(b, "null");
+    }
+    BUF_LIT(b, "}");
+}
+
+/* ---- ROLLOUT ---- */
+
+void json_rollout(struct buf *b, const struct model *m)
+{
+    const struct rollout_row *r = &m->rollout;
+    bool running = rollout_running(m);
+
+    if (!r->id[0]) {
+        BUF_LIT(b, "null");
+        return;
+    }
+    BUF_LIT(b, "{");
+    put_text(b, "id", r->id);
+    put_text(b, "state", rollout_state_names[r->state]);
+    put_version(b, "stable", r->stable);
+    put_version(b, "canary", r->canary);
+    put_count(b, "share_bp", (uint64_t)r->share_bp);
+    json_key(b, "started");
+    json_time(b, r->started_ms);
+    json_key(b, "ended");
+    json_time(b, r->ended_ms);
+    put_text(b, "reason", r->reason);
+    json_key(b, "counting_since"); /* later than `started` after a restart of the server */
+    json_time(b, running && m->canary_series ? series_since_ms(m->canary_series) : 0);
+    BUF_LIT(b, "}");
+}
+
+static void put_arm(struct buf *b, enum arm arm, int64_t version, int64_t share_bp, const struct series *s)
+{
+    struct series_sum sum = {0};
+
+    if (s) {
+        series_sum(s, &sum);
+    }
+    json_comma(b);
+    BUF_LIT(b, "{");
+    put_text(b, "arm", arm_names[arm]);
+    put_version(b, "version", version);
+    put_count(b, "share_bp", (uint64_t)share_bp);
+    json_stats(b, &sum);
+    BUF_LIT(b, "}");
+    series_sum_done(&sum);
+}
+
+void admin_arms_json(struct buf *b, const struct model *m)
+{
+    const struct rollout_row *r = &m->rollout;
+
+    BUF_LIT(b, "[");
+    if (r->id[0]) {
+        put_arm(b, ARM_STABLE, r->stable, 10000 - r->share_bp, m->stable_series);
+        put_arm(b, ARM_CANARY, r->canary, r->share_bp, m->canary_series);
+    }
+    BUF_LIT(b, "]");
+}
+
+void json_rollout_reply(struct buf *b, const struct model *m)
+{
+    BUF_LIT(b, "{");
+    put_text(b, "model", m->row.name);
+    json_key(b, "rollout");
+    json_rollout(b, m);
+    json_key(b, "arms");
+    if (rollout_running(m)) {
+        admin_arms_json(b, m);
+    } else if (m->evidence) { /* as it was when the rollout ended */
+        buf_addz(b, m->evidence);
+    } else {
+        BUF_LIT(b, "[]");
+    }
+    BUF_LIT(b, "}");
+}

@@ -1,0 +1,527 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One inference request, from its headers to its reply.
+ *
+ *     headers   which model, which key: which version; may it come in at all (before a byte of the body is read)
+ *     body      JSON into a pooled buffer; at the border of a binary request the block is made, and the tensors go straight into it
+ *     complete  the rest of the parse; submit
+ *     done      the reply, the counters, the memory for feedback
+ *
+ * The assignment key is the user header, else the request's id; the id may stand in the JSON, so the choice made on
+ * the headers is made again when the JSON is read and says otherwise.
+ *
+ * A version that goes away while it has the request gives it back (moved): it is then given to the version that serves now. */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "api/data.h"
+#include "api/oip.h"
+#include "base/clock.h"
+#include "base/hash.h"
+
+#define ID_MAX 128
+
+struct infer_state {
+    struct infer infer;
+    struct request *r;
+    struct oip_request oip;
+    struct str model, key, id;
+    bool has_user;             /* the key is a user's, not a request id */
+    bool id_given;             /* by a header: it stands whatever the JSON says */
+    int64_t named;             /* version in the path; 0: none */
+    uint64_t json_bytes, tail; /* of the body: UINT64_MAX while not known */
+    /* the choice */
+    struct sched *sched;       /* admitted there; NULL: not admitted */
+    struct series *series;
+    int64_t version;
+    enum arm arm;
+    bool rollout, counted, submitted, parsed;
+    struct predictor predictor;
+    uint64_t admitted;         /* bytes */
+    uint64_t block, block_bytes;
+    uint64_t timeout_us;
+    bool spoiled;              /* its canary died with it and another version answered: an error of the canary all the same */
+};
+
+static unsigned shard_of(const struct infer_state *s)
+{
+    return s->r->plane->shard->index;
+}
+
+static const struct data_facts *facts_of(const struct request *r)
+{
+    return r->plane->facts;
+}
+
+enum err_code version_arg(const struct request *r, int64_t *out, struct err *e)
+{
+    uint64_t v;
+
+    *out = 0;
+    if (!r->arg[1].p) {
+        return ERR_OK;
+    }
+    if (!str_u64(r->arg[1], &v) || v == 0 || v > INT64_MAX) {
+        return err_set(e, ERR_NOT_FOUND, "version '" STR_FMT "' is not a number from 1 on", STR_ARG(r->arg[1]));
+    }
+    *out = (int64_t)v;
+    return ERR_OK;
+}
+
+/* ---- counting ---- */
+
+static uint64_t elapsed_ns(const struct infer_state *s)
+{
+    uint64_t now = clock_us();
+
+    return now > s->r->x->t_start ? (now - s->r->x->t_start) * 1000 : 1000;
+}
+
+static void count_end(struct infer_state *s, enum err_code code, uint64_t queue_ns, uint64_t compute_ns)
+{
+    bool bad;
+
+    if (!s->counted) {
+        return;
+    }
+    s->counted = false;
+    code = s->spoiled && code == ERR_OK ? ERR_UNAVAILABLE : code;
+    bad = series_is_error(code);
+    series_end(s->series, shard_of(s), code, elapsed_ns(s), queue_ns, compute_ns);
+    if (s->rollout && s->arm == ARM_CANARY && (bad || code == ERR_OK)) {
+        control_canary_outcome(s->r->plane->control, s->series, bad);
+    }
+    series_unref(s->series, shard_of(s));
+}
+
+static void identify(struct infer_state *s)
+{
+    struct http_ex *x = s->r->x;
+
+    if (s->id.n > 0) {
+        http_reply_header(x, "X-Request-Id", s->id);
+    }
+    if (s->version > 0) {
+        char v[24];
+        int n = snprintf(v, sizeof(v), "%lld", (long long)s->version);
+        http_reply_header(x, "X-Weir-Version", (struct str){v, (size_t)n});
+    }
+    if (s->rollout) {
+        http_reply_header(x, "X-Weir-Arm", str_of(arm_names[s->arm]));
+    }
+}
+
+static void refuse(struct infer_state *s, const struct err *e)
+{
+    struct http_ex *x = s->r->x;
+    struct buf *b;
+
+    if (x->replied) {
+        return;
+    }
+    count_end(s, e->code, 0, 0);
+    http_reply_begin(x, err_http(e->code), "application/json");
+    identify(s);
+    if (err_retryable(e->code)) {
+        http_reply_header(x, "Retry-After", STR("1"));
+    }
+    b = http_reply_body(x);
+    BUF_LIT(b, "{\"error\":");
+    json_strz(b, e->text);
+    BUF_LIT(b, "}");
+    http_reply_end(x);
+}
+
+/* ---- the choice ---- */
+
+static void let_go(struct infer_state *s)
+{
+    if (s->block != WINDOW_NONE && !s->submitted) {
+        sched_give(s->sched, s->block);
+    }
+    s->block = WINDOW_NONE;
+    if (s->sched) {
+        sched_release(s->sched, s->admitted);
+        s->sched = NULL;
+    }
+}
+
+/* Takes the picked version: admitted there, counted there. What was chosen before is let go. */
+static enum err_code choose(struct infer_state *s, const struct pick *p, uint64_t bytes, struct err *e)
+{
+    struct sched *next = s->r->plane->shard->sched[p->version->slot];
+
+    if (s->sched == next && s->series == p->series) {
+        return ERR_OK;
+    }
+    if (s->counted) { /* the first guess does not count: nobody was assigned by it */
+        s->counted = false;
+        series_unbegin(s->series, shard_of(s));
+        series_unref(s->series, shard_of(s));
+    }
+    let_go(s);
+    s->version = p->version->number;
+    s->arm = p->arm;
+    s->rollout = p->rollout;
+    s->series = p->series;
+    s->timeout_us = p->route->timeout_us;
+    s->predictor = (struct predictor){p->version->prediction, p->version->labels, p->version->n_labels};
+    series_ref(s->series, shard_of(s));
+    series_begin(s->series, shard_of(s));
+    s->counted = true;
+    if (!next) {
+        return err_set(e, ERR_UNAVAILABLE, "version %lld of model '%s' is just going out of service; try again", (long long)s->version, p->route->name);
+    }
+    if (sched_admit(next, bytes, e) != ERR_OK) {
+        return e->code;
+    }
+    s->sched = next;
+    s->admitted = bytes;
+    return ERR_OK;
+}
+
+static enum err_code pick_and_choose(struct infer_state *s, struct err *e)
+{
+    struct pick p;
+    uint64_t bytes = s->r->x->length > 0 ? (uint64_t)s->r->x->length : 0;
+
+    if (router_pick(s->r->plane->router, s->model, s->named, s->key, &p, e) != ERR_OK) {
+        return e->code;
+    }
+    return choose(s, &p, bytes, e);
+}
+
+/* ---- headers ---- */
+
+static bool printable(struct str s)
+{
+    for (size_t i = 0; i < s.n; i++) {
+        if ((unsigned char)s.p[i] < 0x20 || (unsigned char)s.p[i] == 0x7f) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static enum err_code read_identity(struct infer_state *s, struct err *e)
+{
+    struct http_ex *x = s->r->x;
+    struct str user = http_header(x, facts_of(s->r)->user_header), id = http_header(x, "x-request-id");
+
+    if (id.p && (id.n == 0 || id.n > ID_MAX || !printable(id))) {
+        return err_set(e, ERR_INVALID, "X-Request-Id has 1 to %d printable characters", ID_MAX);
+    }
+    if (id.p) {
+        s->id = id;
+        s->id_given = true;
+    } else {
+        char *made = arena_alloc(x->arena, 17);
+        uint64_t n = random_u64();
+
+        if (!made) {
+            return err_set(e, ERR_UNAVAILABLE, "no memory for the request");
+        }
+        hex_encode(made, (const uint8_t *)&n, sizeof(n));
+        s->id = (struct str){made, 16};
+    }
+    s->has_user = user.n > 0;
+    s->key = s->has_user ? user : s->id;
+    return ERR_OK;
+}
+
+static enum err_code read_lengths(struct infer_state *s, struct err *e)
+{
+    struct http_ex *x = s->r->x;
+    struct str h = http_header(x, "inference-header-content-length");
+    uint64_t n;
+
+    s->json_bytes = UINT64_MAX;
+    if (http_header(x, "content-encoding").n > 0 && !str_is(http_header(x, "content-encoding"), "identity")) {
+        return err_set(e, ERR_UNIMPLEMENTED, "compressed bodies (Content-Encoding) are not part of this server yet");
+    }
+    if (!h.p) {
+        return ERR_OK;
+    }
+    if (http_header_count(x, "inference-header-content-length") != 1 || !str_u64(h, &n)) {
+        return err_set(e, ERR_INVALID, "Inference-Header-Content-Length is sent once and is a decimal number, not '" STR_FMT "'", (int)MIN(h.n, (size_t)64), h.p);
+    }
+    if (x->length < 0) {
+        return err_set(e, ERR_LENGTH, "a request with binary tensors needs a Content-Length");
+    }
+    if (n > (uint64_t)x->length) {
+        return err_set(e, ERR_INVALID, "Inference-Header-Content-Length is %llu, but the body has only %lld bytes", (unsigned long long)n, (long long)x->length);
+    }
+    s->json_bytes = n;
+    s->tail = (uint64_t)x->length - n;
+    return ERR_OK;
+}
+
+static enum err_code start_raw(struct infer_state *s, struct err *e);
+
+static void on_headers(struct request *r)
+{
+    struct http_ex *x = r->x;
+    struct infer_state *s = arena_zalloc(x->arena, sizeof(*s));
+    struct err e;
+
+    if (!s) {
+        err_set(&e, ERR_UNAVAILABLE, "no memory for the request");
+        reply_err(r, &e);
+        return;
+    }
+    r->state = s;
+    s->r = r;
+    s->block = WINDOW_NONE;
+    s->model = r->arg[0];
+    if (version_arg(r, &s->named, &e) != ERR_OK || read_identity(s, &e) != ERR_OK || read_lengths(s, &e) != ERR_OK || pick_and_choose(s, &e) != ERR_OK) {
+        refuse(s, &e);
+        return;
+    }
+    if (x->length == 0) {
+        err_set(&e, ERR_INVALID, "the request has no body; an inference request is a JSON object with \"inputs\"");
+        refuse(s, &e);
+    } else if (s->json_bytes == 0) {
+        if (start_raw(s, &e) != ERR_OK) {
+            refuse(s, &e);
+        }
+    } else if (s->json_bytes != UINT64_MAX && s->tail > 0) {
+        http_body_until(x, s->json_bytes);
+    }
+}
+
+/* ---- the JSON part, the block ---- */
+
+static enum err_code make_block(struct infer_state *s, struct err *e)
+{
+    const struct model_info *info = sched_info(s->sched);
+    struct job_block *b;
+
+    if (oip_check(&s->oip, s->r->x->arena, info, e) != ERR_OK) {
+        return e->code;
+    }
+    s->block_bytes = s->oip.block_bytes;
+    s->block = sched_take(s->sched, s->block_bytes);
+    if (s->block == WINDOW_NONE) {
+        return err_set(e, ERR_UNAVAILABLE, "the input window of '" STR_FMT "' is full: %llu bytes do not fit now", STR_ARG(s->model), (unsigned long long)s->block_bytes);
+    }
+    b = (void *)sched_at(s->sched, s->block);
+    return oip_fill(&s->oip, info, b, s->block, e);
+}
+
+/* The binary tensors' bytes go straight to their places. */
+static enum err_code direct_body(struct infer_state *s, struct err *e)
+{
+    size_t n = s->oip.n_in;
+    struct iovec *to = arena_alloc(s->r->x->arena, MAX(n, (size_t)1) * sizeof(*to));
+
+    if (!to) {
+        return err_set(e, ERR_UNAVAILABLE, "no memory for the request");
+    }
+    n = oip_binary(&s->oip, (void *)sched_at(s->sched, s->block), s->block, to, n);
+    if (n > 0) {
+        http_body_direct(s->r->x, to, n);
+    }
+    return ERR_OK;
+}
+
+static enum err_code start_raw(struct infer_state *s, struct err *e)
+{
+    if (oip_read_raw(&s->oip, s->r->x->arena, s->tail, e) != ERR_OK || make_block(s, e) != ERR_OK) {
+        return e->code;
+    }
+    s->parsed = true;
+    return direct_body(s, e);
+}
+
+static enum err_code parse(struct infer_state *s, struct err *e)
+{
+    struct str json = {s->r->body.p, s->r->body.n};
+
+    if (oip_read(&s->oip, s->r->x->arena, json, s->tail, e) != ERR_OK) {
+        return e->code;
+    }
+    s->parsed = true;
+    if (s->oip.id.n > 0 && !s->id_given) {
+        if (s->oip.id.n > ID_MAX || !printable(s->oip.id)) {
+            return err_set(e, ERR_INVALID, "id has 1 to %d printable characters", ID_MAX);
+        }
+        s->id = s->oip.id;
+        if (!s->has_user) {
+            s->key = s->id;
+            if (pick_and_choose(s, e) != ERR_OK) {
+                return e->code;
+            }
+        }
+    }
+    return make_block(s, e);
+}
+
+static void on_body(struct request *r, const char *p, size_t n)
+{
+    struct infer_state *s = r->state;
+    struct err e;
+
+    if (!s || r->x->replied) {
+        return;
+    }
+    buf_add(&r->body, p, n);
+    if (r->body.over) {
+        err_set(&e, ERR_TOO_LARGE, "the JSON part of the body is larger than %llu bytes", (unsigned long long)r->body.max);
+        refuse(s, &e);
+    } else if (!s->parsed && s->tail > 0 && r->body.n == s->json_bytes) {
+        if (parse(s, &e) != ERR_OK || direct_body(s, &e) != ERR_OK) {
+            refuse(s, &e);
+        }
+    }
+}
+
+/* ---- complete, done ---- */
+
+static void on_done(struct infer *in, const struct infer_result *res);
+
+static enum err_code submit(struct infer_state *s, struct err *e)
+{
+    s->infer.block = s->block;
+    s->infer.done = on_done;
+    if (sched_submit(s->sched, &s->infer, e) != ERR_OK) {
+        return e->code;
+    }
+    s->submitted = true;
+    return ERR_OK;
+}
+
+static void on_complete(struct request *r)
+{
+    struct infer_state *s = r->state;
+    uint64_t timeout;
+    struct err e;
+
+    if (!s || r->x->replied) {
+        return;
+    }
+    if ((!s->parsed && parse(s, &e) != ERR_OK) ||
+        (s->tail > 0 && oip_binary_check(&s->oip, (void *)sched_at(s->sched, s->block), s->block, &e) != ERR_OK)) {
+        refuse(s, &e);
+        return;
+    }
+    timeout = s->oip.timeout_us > 0 ? MIN(s->oip.timeout_us, s->timeout_us) : s->timeout_us;
+    s->infer.deadline_us = r->x->t_start + timeout;
+    series_key(s->series, shard_of(s), s->has_user ? hash64(s->key.p, s->key.n) | 1 : 0);
+    if (submit(s, &e) != ERR_OK) {
+        refuse(s, &e);
+    }
+}
+
+/* The version went away with the request in its queue. The bytes are copied to the version that serves now, whose signature is the same. */
+static enum err_code move(struct infer_state *s, struct err *e)
+{
+    struct pick p;
+    struct sched *to;
+    const struct model_info *a = sched_info(s->sched), *b;
+    struct job_block *block;
+    uint64_t at, was = s->infer.block;
+
+    if (router_pick(s->r->plane->router, s->model, s->named, s->key, &p, e) != ERR_OK) {
+        return e->code;
+    }
+    to = s->r->plane->shard->sched[p.version->slot];
+    if (!to || to == s->sched || s->named != 0) {
+        return err_set(e, ERR_UNAVAILABLE, "version %lld of '" STR_FMT "' was taken out of service", (long long)s->version, STR_ARG(s->model));
+    }
+    b = sched_info(to);
+    if (a->n_in != b->n_in || a->n_out != b->n_out || sched_admit(to, s->admitted, e) != ERR_OK) {
+        return err_set(e, ERR_UNAVAILABLE, "version %lld of '" STR_FMT "' was taken out of service", (long long)s->version, STR_ARG(s->model));
+    }
+    at = sched_take(to, s->block_bytes);
+    if (at == WINDOW_NONE) {
+        sched_release(to, s->admitted);
+        return err_set(e, ERR_UNAVAILABLE, "the input window of '" STR_FMT "' is full", STR_ARG(s->model));
+    }
+    memcpy(sched_at(to, at), sched_at(s->sched, was), s->block_bytes);
+    block = (void *)sched_at(to, at);
+    for (uint32_t i = 0; i < block->n_in; i++) {
+        block->in[i].off = block->in[i].off - was + at;
+    }
+    sched_release(s->sched, s->admitted);
+    s->spoiled = s->arm == ARM_CANARY;
+    s->sched = to;
+    s->version = p.version->number;
+    s->block = at;
+    s->submitted = false;
+    return submit(s, e);
+}
+
+static void remember(struct infer_state *s, const struct job_result *job)
+{
+    uint64_t rows = MIN(predicted_rows(&s->predictor, job), 64u);
+    struct str first = {NULL, 0};
+    char small[64], other[64];
+
+    for (uint64_t i = 0; i < rows; i++) {
+        struct str c = predicted_class(&s->predictor, job, i, i == 0 ? small : other);
+
+        if (c.p) {
+            series_class(s->series, shard_of(s), c);
+        }
+        first = i == 0 ? c : first;
+    }
+    join_put(facts_of(s->r)->join, s->model, s->id, s->series, s->version, s->arm, rows == 1 ? first : (struct str){NULL, 0});
+}
+
+static void answer(struct infer_state *s, const struct infer_result *res)
+{
+    struct http_ex *x = s->r->x;
+    struct oip_reply reply = {.model = s->model, .version = s->version, .id = s->oip.id, .info = sched_info(s->sched),
+        .labels = (const char *const *)s->predictor.labels, .n_labels = s->predictor.n_labels};
+    uint64_t json_bytes;
+    struct err e;
+
+    http_reply_begin(x, 200, NULL);
+    if (oip_write(http_reply_body(x), &s->oip, &reply, res->job, &json_bytes, &e) != ERR_OK) {
+        refuse(s, &e);
+        return;
+    }
+    http_reply_header(x, "Content-Type", json_bytes ? STR("application/octet-stream") : STR("application/json"));
+    if (json_bytes) {
+        char n[24];
+        http_reply_header(x, "Inference-Header-Content-Length", (struct str){n, (size_t)snprintf(n, sizeof(n), "%llu", (unsigned long long)json_bytes)});
+    }
+    identify(s);
+    if (!s->spoiled) {
+        remember(s, res->job);
+    }
+    count_end(s, ERR_OK, res->queue_ns, res->job->compute_ns);
+    http_reply_end(x);
+}
+
+static void on_done(struct infer *in, const struct infer_result *res)
+{
+    struct infer_state *s = CONTAINER_OF(in, struct infer_state, infer);
+    struct err e = res->job->err;
+
+    s->block = WINDOW_NONE; /* the scheduler's, and freed when we return */
+    if (res->moved && move(s, &e) == ERR_OK) {
+        return;
+    }
+    if (res->moved || res->job->err.code != ERR_OK) {
+        refuse(s, &e);
+    } else {
+        answer(s, res);
+    }
+}
+
+void infer_finished(struct request *r)
+{
+    struct infer_state *s = r->state;
+
+    if (!s) {
+        return;
+    }
+    r->state = NULL;
+    if (s->submitted) {
+        sched_cancel(&s->infer);
+    }
+    count_end(s, ERR_CANCELLED, 0, 0);
+    let_go(s);
+}
+
+const struct api_stages infer_stages = {on_headers, on_body, on_complete};

@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Weir as an application sees it: the inference boundary, the only public header.
+ *
+ * An application opens a place, asks models there, and closes it. Where the models run is in the string given to
+ * weir_open and nowhere else: a server, a unix socket, or a private server of the application's own. The calls, the
+ * errors and the results are the same.
+ *
+ *     struct weir *w = NULL;
+ *     struct weir_error e;
+ *     if (weir_open(&w, "http://127.0.0.1:8000", &e) != WEIR_OK) { … e.text … }
+ *
+ * Ownership: what a call takes stays the caller's; what a call makes is given back with its own _free or _close, which
+ * accept NULL. Out parameters are untouched on failure.
+ * Threads: a struct weir may be used by any number of threads at once; calls run side by side, each on a connection of
+ * its own. Two handles share nothing. A result belongs to one thread at a time.
+ * Errors: every call that can fail returns a code and, where the last parameter is not NULL, fills it with the code and
+ * one sentence that says what was wrong and what to do. The library prints nothing and never aborts over its input. */
+#ifndef WEIR_H
+#define WEIR_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define WEIR_API __attribute__((visibility("default")))
+#define WEIR_VERSION_STRING "0.1.0"
+
+/* ---- errors ---- */
+
+enum weir_code {
+    WEIR_OK,
+    WEIR_INVALID,         /* malformed: a wrong dtype, shape, name, length */
+    WEIR_UNAUTHENTICATED, /* a token is needed */
+    WEIR_FORBIDDEN,
+    WEIR_NOT_FOUND, /* no such model or version */
+    WEIR_METHOD,
+    WEIR_SLOW_CLIENT,
+    WEIR_CONFLICT,
+    WEIR_LENGTH,
+    WEIR_TOO_LARGE, /* larger than a limit of the server or of this library */
+    WEIR_REFUSED,
+    WEIR_HEADERS,
+    WEIR_QUOTA, /* the caller's quota is used up; try again later */
+    WEIR_CANCELLED,
+    WEIR_INTERNAL, /* a bug, here or in the server */
+    WEIR_MODEL,    /* the model failed on this input */
+    WEIR_UNIMPLEMENTED,
+    WEIR_UNAVAILABLE, /* nobody listens there, the connection broke, or there is no capacity; try again later */
+    WEIR_TIMEOUT,     /* the time limit passed */
+    WEIR_STORAGE,
+};
+
+struct weir_error {
+    enum weir_code code;
+    char text[508]; /* one sentence, terminated */
+};
+
+/* "not_found"; "?" for a number that is no code. Never NULL, never freed. */
+WEIR_API const char *weir_code_name(enum weir_code code);
+/* The version of the library that runs, which may be newer than WEIR_VERSION_STRING. */
+WEIR_API const char *weir_version(void);
+
+/* ---- tensors ---- */
+
+enum weir_dtype {
+    WEIR_BOOL = 1, /* one byte an element */
+    WEIR_UINT8,
+    WEIR_UINT16,
+    WEIR_UINT32,
+    WEIR_UINT64,
+    WEIR_INT8,
+    WEIR_INT16,
+    WEIR_INT32,
+    WEIR_INT64,
+    WEIR_FP16,
+    WEIR_BF16,
+    WEIR_FP32,
+    WEIR_FP64,
+    WEIR_BYTES, /* texts or other strings of bytes, each of its own length */
+};
+
+/* "FP32"; "?" for a number that is none. */
+WEIR_API const char *weir_dtype_name(enum weir_dtype dtype);
+
+struct weir_string {
+    const void *p; /* not terminated */
+    size_t n;
+};
+
+/* An input, or an output of a result. Elements are row-major, without padding, little-endian. */
+struct weir_tensor {
+    const char *name; /* terminated */
+    enum weir_dtype dtype;
+    uint32_t rank;        /* dimensions; 0 is a single element, at most 8 */
+    const int64_t *shape; /* rank numbers, none negative */
+    /* The elements. Input of dtype WEIR_BYTES: either `strings` (then data and bytes are not read), or `data` already
+     * encoded: for each element its length in 4 bytes, little-endian, and its bytes. Outputs have both. */
+    const void *data;
+    size_t bytes;                      /* length of data */
+    const struct weir_string *strings; /* WEIR_BYTES only: one an element, else NULL */
+};
+
+/* ---- a place ---- */
+
+struct weir;
+
+/* Opens a place. `where` is one of
+ *   "http://HOST:PORT"   the inference port of a server
+ *   "unix:/PATH"         the same on a unix socket
+ *   "spawn:FILE"         a private server: the program `weir` is started as a child process with this configuration
+ *                        file ("spawn:" alone: without one) and its inference and admin ports on unix sockets in a folder
+ *                        that only this user can enter. The call waits (at most 60 s) until the server is ready. It dies
+ *                        with the application, also when that is killed. The program is $WEIR_BINARY, else the one
+ *                        installed beside this library, else the first `weir` in $PATH. Its messages go to the
+ *                        application's standard error.
+ * "inproc:…", "weir://…" and "https://…" are known and answer WEIR_UNIMPLEMENTED.
+ * The first two do not connect: that happens at the first call, so that the server may start later.
+ * *out is the caller's, given back with weir_close. Blocks for spawn only.
+ * Fails with WEIR_INVALID (no such kind of place), WEIR_UNIMPLEMENTED, WEIR_NOT_FOUND (no program to start),
+ * WEIR_UNAVAILABLE (the server ended before it was ready), WEIR_TIMEOUT, WEIR_STORAGE (no temporary folder). */
+WEIR_API enum weir_code weir_open(struct weir **out, const char *where, struct weir_error *e);
+
+/* Ends it: closes the connections; a spawned server finishes what it is doing and ends (after 10 s it is killed), and its
+ * folder is removed. No call may be running on w. Results stay valid. Blocks for spawn only. */
+WEIR_API void weir_close(struct weir *w);
+
+/* ---- inference ---- */
+
+/* How to ask. Set it to WEIR_CALL_INIT, then what is wanted. Everything is read during the call only. */
+struct weir_call {
+    size_t size;                /* sizeof(struct weir_call): fields that come with later versions are not read beyond it */
+    uint64_t version;           /* this version of the model; 0: the server's choice (stable, or a canary by user) */
+    const char *request_id;     /* to find this request in logs and for feedback; NULL: the server makes one */
+    const char *user;           /* assignment key: the same user gets the same arm of a rollout; NULL: none */
+    uint64_t timeout_us;        /* limit of the whole call, also sent to the server as its deadline; 0: none */
+    const char *const *outputs; /* names of the outputs wanted; NULL: all */
+    size_t n_outputs;
+};
+#define WEIR_CALL_INIT {sizeof(struct weir_call), 0, NULL, NULL, 0, NULL, 0}
+
+struct weir_result;
+
+/* Asks a model and waits for its answer. call: NULL for the presets. *out is the caller's, given back with
+ * weir_result_free. Blocks until the answer, the error or the time limit. Not repeated by itself once the server may have
+ * seen it. Fails with any code of the server, WEIR_UNAVAILABLE, WEIR_TIMEOUT, or WEIR_INVALID before anything is sent (a
+ * text that no HTTP header can carry, data whose length does not fit the shape). */
+WEIR_API enum weir_code weir_infer(struct weir *w, const char *model, const struct weir_tensor *inputs, size_t n_inputs,
+    const struct weir_call *call, struct weir_result **out, struct weir_error *e);
+
+/* All of these point into the result and are valid until weir_result_free. */
+WEIR_API size_t weir_result_count(const struct weir_result *r);                               /* outputs */
+WEIR_API const struct weir_tensor *weir_result_output(const struct weir_result *r, size_t i); /* NULL beyond the count */
+WEIR_API const struct weir_tensor *weir_result_find(const struct weir_result *r, const char *name); /* NULL: none */
+WEIR_API const char *weir_result_request_id(const struct weir_result *r);                     /* "" if none */
+WEIR_API const char *weir_result_version(const struct weir_result *r); /* version that answered; "" if not said */
+WEIR_API const char *weir_result_arm(const struct weir_result *r);     /* "stable", "canary"; "" outside a rollout */
+WEIR_API void weir_result_free(struct weir_result *r);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A rollout's two arms side by side, and one sentence about them.
+ *
+ * The sentence says what the numbers are, not what they prove: it compares what was counted, names how much was counted,
+ * and draws no conclusion about users who did not come.
+ *
+ * Thread: any; pure functions of the server's JSON (GET /admin/models/{m}/rollout). */
+#ifndef WEIR_CLI_COMPARE_H
+#define WEIR_CLI_COMPARE_H
+
+#include <yyjson.h>
+
+#include "base/buf.h"
+
+/* The heading, the table of both arms with differences, the class mix, and the sentence. */
+void compare_show(struct buf *out, yyjson_val *root, bool colour);
+/* The sentence alone, without a line end. */
+void compare_verdict(struct buf *out, yyjson_val *root);
+/* One line for a log: state, share, and of each arm requests, errors, p95, accuracy. */
+void compare_line(struct buf *out, yyjson_val *root);
+
+#endif

@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Reading weir.yaml and the options of `weir serve`. An option wins over the file, the file over the defaults. */
+#include "house_conf.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#define DATA_DIR "weir-data"
+
+static const char *const level_words[] = {"debug", "info", "warn", "error", NULL};
+
+#define AT(field) offsetof(struct house_conf, field)
+static const struct setting settings[] = {
+    {"listen", SET_STRING, AT(listen), "127.0.0.1:8000", 1, 200, NULL, "address of the data plane (host:port or unix:/path)"},
+    {"admin", SET_STRING, AT(admin), "127.0.0.1:8009", 1, 200, NULL, "address of the admin plane; anything but loopback needs admin_token_file"},
+    {"store", SET_STRING, AT(store), NULL, 1, 1000, NULL, "sqlite:FILE; default: weir.db in the data folder"},
+    {"artifacts", SET_STRING, AT(artifacts), NULL, 1, 1000, NULL, "folder of the artifacts; default: artifacts in the data folder"},
+    {"threads", SET_U64, AT(threads), "0", 0, SHARDS_MAX, NULL, "connection threads; 0: one a processor"},
+    {"body_max", SET_BYTES, AT(body_max), "64MiB", 1024, 1ull << 32, NULL, "largest body of a request, then 413"},
+    {"connections", SET_U64, AT(connections), "10000", 1, 1000000, NULL, "open connections of a plane; more wait"},
+    {"drain", SET_DURATION, AT(drain_us), "30s", 0, 3600000000ull, NULL, "how long requests may finish after SIGTERM"},
+    {"user_header", SET_STRING, AT(user_header), "x-weir-user", 1, 100, NULL, "header with the assignment key"},
+    {"admin_token_file", SET_STRING, AT(admin_token_file), NULL, 1, 1000, NULL, "file whose first line is the admin token"},
+    {"import_root", SET_STRING, AT(import_root), NULL, 1, 1000, NULL, "folder from which versions may be registered by path"},
+    {"onnxruntime", SET_STRING, AT(onnxruntime), NULL, 1, 500, NULL, "path of libonnxruntime.so; default: looked for"},
+    {"log", SET_ENUM, AT(log_level), "info", 0, 0, level_words, "least level of the log"},
+};
+static const char *const sections[] = {"families", NULL};
+
+static int wrong(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+static int wrong(const char *fmt, ...)
+{
+    va_list ap;
+
+    va_start(ap, fmt);
+    fprintf(stderr, "weir serve: ");
+    vfprintf(stderr, fmt, ap);
+    fprintf(stderr, "\n(weir help serve lists the options)\n");
+    va_end(ap);
+    return 2;
+}
+
+static struct family *family_add(struct house_conf *c, const char *name)
+{
+    struct family *f;
+
+    c->families = xrealloc(c->families, (c->n_families + 1) * sizeof(struct family));
+    f = &c->families[c->n_families++];
+    memset(f, 0, sizeof(*f));
+    settings_defaults(family_settings, n_family_settings, f);
+    snprintf(f->name, sizeof(f->name), "%s", name);
+    return f;
+}
+
+static enum err_code read_families(struct house_conf *c, const struct conf *y, struct err *e)
+{
+    const struct conf_node *all = conf_find(y->root, "families");
+
+    if (all && all->kind != CONF_MAP) {
+        return conf_error(y, all, e, "families is a map: NAME: {place: worker, …}");
+    }
+    for (const struct conf_node *n = all ? all->child : NULL; n; n = n->next) {
+        struct family *f;
+
+        if (!name_ok(str_of(n->key))) {
+            return conf_error(y, n, e, "'%s' is no name for a family: letters, digits, '.', '_' and '-'", n->key);
+        }
+        if (n->kind == CONF_SCALAR) {
+            return conf_error(y, n, e, "families.%s is a map: {place: worker, …}", n->key);
+        }
+        f = family_add(c, n->key);
+        if (settings_read(family_settings, n_family_settings, y, n, NULL, f, e) != ERR_OK) {
+            return e->code;
+        }
+    }
+    return ERR_OK;
+}
+
+static enum err_code read_file(struct house_conf *c, const char *path, struct err *e)
+{
+    AUTO(conf) y = NULL;
+
+    if (conf_read_file(&y, path, e) != ERR_OK || settings_read(settings, COUNT_OF(settings), y, y->root, sections, c, e) != ERR_OK) {
+        return e->code;
+    }
+    return read_families(c, y, e);
+}
+
+static void under_data(struct house_conf *c, const char *data)
+{
+    if (!c->store) {
+        c->store = xasprintf("sqlite:%s/weir.db", data);
+    }
+    if (!c->artifacts) {
+        c->artifacts = xasprintf("%s/artifacts", data);
+    }
+}
+
+int house_conf_read(struct house_conf *c, int argc, char **argv)
+{
+    const char *file = NULL, *data = NULL;
+    struct err e;
+    bool have_default = false;
+
+    memset(c, 0, sizeof(*c));
+    settings_defaults(settings, COUNT_OF(settings), c);
+    c->parent_fd = UINT64_MAX;
+    for (int pass = 0; pass < 2; pass++) { /* the file first, then what overrides it */
+        for (int i = 1; i < argc; i++) {
+            const char *name = argv[i], *value = i + 1 < argc ? argv[i + 1] : NULL;
+            bool is_file = strcmp(name, "-c") == 0 || strcmp(name, "--config") == 0;
+
+            if (!is_file && strcmp(name, "--data") != 0 && strcmp(name, "--listen") != 0 && strcmp(name, "--admin") != 0 && strcmp(name, "--parent-fd") != 0) {
+                return wrong("'%s' is no option of it", name);
+            }
+            if (!value) {
+                return wrong("%s wants a value", name);
+            }
+            i++;
+            if (pass == 0) {
+                file = is_file ? value : file;
+                data = strcmp(name, "--data") == 0 ? value : data;
+            } else if (strcmp(name, "--parent-fd") == 0) {
+                if (!str_u64(str_of(value), &c->parent_fd) || c->parent_fd > INT32_MAX) {
+                    return wrong("--parent-fd wants a descriptor's number, not '%s'", value);
+                }
+            } else if (strcmp(name, "--listen") == 0 || strcmp(name, "--admin") == 0) {
+                char **field = name[2] == 'l' ? &c->listen : &c->admin;
+
+                free(*field);
+                *field = xstrdup(value);
+            }
+        }
+        if (pass == 0 && file && read_file(c, file, &e) != ERR_OK) {
+            fprintf(stderr, "weir serve: %s\n", e.text);
+            return 1;
+        }
+    }
+    if (data) { /* the option wins over the file's two keys */
+        free(c->store);
+        free(c->artifacts);
+        c->store = c->artifacts = NULL;
+    }
+    under_data(c, data ? data : DATA_DIR);
+    for (size_t i = 0; i < c->n_families; i++) {
+        have_default |= strcmp(c->families[i].name, "default") == 0;
+    }
+    if (!have_default) {
+        family_add(c, "default");
+    }
+    if (c->threads == 0) {
+        long n = sysconf(_SC_NPROCESSORS_ONLN);
+
+        c->threads = (uint64_t)MIN(MAX(n, 1), SHARDS_MAX);
+    }
+    return -1;
+}
+
+void house_conf_done(struct house_conf *c)
+{
+    settings_done(settings, COUNT_OF(settings), c);
+    free(c->families);
+    c->families = NULL;
+}

@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The server's configuration: weir.yaml and the command line, every key optional.
+ *
+ * Thread: main, before any other runs. */
+#ifndef WEIR_HOUSE_CONF_H
+#define WEIR_HOUSE_CONF_H
+
+#include "control/control.h"
+
+struct house_conf {
+    char *listen, *admin, *store, *artifacts, *user_header, *admin_token_file, *import_root, *onnxruntime;
+    uint64_t threads, body_max, connections, drain_us;
+    int log_level;
+    struct family *families;
+    size_t n_families;
+    uint64_t parent_fd;       /* UINT64_MAX: none */
+};
+/* Exit status when it fails (2: called wrong, 1: the file is wrong), after saying why on stderr; -1: go on. */
+int house_conf_read(struct house_conf *c, int argc, char **argv);
+void house_conf_done(struct house_conf *c);
+
+#endif

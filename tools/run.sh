@@ -121,7 +121,6 @@ done
 
 # ---- the tour -------------------------------------------------------------------------------------------------------
 
-REQUEST=$(find examples/models/intent -maxdepth 2 -name 'request*.json' 2>/dev/null | sort | head -n 1)
 EXPORT=
 if [ "$ADMIN_PORT" != 8009 ]; then
     EXPORT="
@@ -135,8 +134,9 @@ cat <<TOUR
   In another terminal, in $PWD:
 $EXPORT
       $WEIR models                                       what is served
-${REQUEST:+      curl -s $URL/v2/models/intent/infer -d @$REQUEST
-}
+      $WEIR infer intent                                 one of its samples
+      curl -s $URL/v2/models/intent/infer -d '{"inputs": [{"name": "text", "datatype": "BYTES", "shape": [1, 1], "data": ["where is my parcel"]}]}'
+
     Put a new version out to 5 % of the users, and send traffic with labels:
       $WEIR push intent examples/models/intent/2 --version 2 --canary 5%
       $WEIR bench intent --users 2000 --for 30s

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* GET /metrics: Prometheus' text format.
  *
- * Everything is read once, then written family by family, as the format wants it. Counters with an arm count what their series
- * counts: since plain service or the rollout began, so they start again from 0 there, which is a counter reset to Prometheus.
- * weir_version_requests_total has no arm and never goes back while the server runs. Histograms are made from the sketches:
- * a bucket counts the sketch's buckets whose value is not above its border, exact to the sketch's 1 %.
+ * Everything is read once, then written family by family, as the format wants it. Counters with an arm count what their
+ * series counts: since plain service or the rollout began, so they start again from 0 there, which is a counter reset
+ * to Prometheus. weir_version_requests_total has no arm and never goes back while the server runs. Histograms are made
+ * from the sketches: a bucket counts the sketch's buckets whose value is not above its border, exact to the sketch's 1
+ * %.
  *
  * Thread: control's loop. */
 #include <dirent.h>
@@ -16,7 +17,8 @@
 #include "api/admin_priv.h"
 #include "base/json.h"
 
-static const double borders[] = {0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60};
+static const double borders[] = {0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05,
+                                 0.1,    0.25,    0.5,    1,     2.5,    5,     10,   30,    60};
 
 struct view { /* a version in one arm */
     const struct version *version;
@@ -47,7 +49,8 @@ static void views_read(struct views *vs, struct control *c)
 {
     size_t versions = 0;
 
-    *vs = (struct views){.n_models = control_models(c, &vs->models)};
+    *vs = (struct views){0};
+    vs->n_models = control_models(c, &vs->models);
     for (size_t i = 0; i < vs->n_models; i++) {
         versions += vs->models[i]->n_versions;
     }
@@ -126,12 +129,13 @@ static void arm_labels(struct buf *b, const char *name, const struct view *w)
 static void put_requests(struct buf *b, const struct views *vs)
 {
     family(b, "weir_requests_total", "counter",
-        "Requests answered, by outcome, since the version began to serve in this arm (a rollout counts anew).");
+           "Requests answered, by outcome, since the version began to serve in this arm (a rollout counts anew).");
     for (size_t i = 0; i < vs->n; i++) {
         for (int c = 0; c < ERR_COUNT_; c++) {
             if (c == ERR_OK || vs->v[i].sum.by_code[c] > 0) {
                 arm_labels(b, "weir_requests_total", &vs->v[i]);
-                buf_addf(b, ",code=\"%s\"} %llu\n", err_name((enum err_code)c), (unsigned long long)vs->v[i].sum.by_code[c]);
+                buf_addf(b, ",code=\"%s\"} %llu\n", err_name((enum err_code)c),
+                         (unsigned long long)vs->v[i].sum.by_code[c]);
             }
         }
     }
@@ -161,7 +165,8 @@ static void put_version_requests(struct buf *b, const struct views *vs)
     }
 }
 
-static void put_histogram(struct buf *b, const struct views *vs, const char *name, enum series_what what, const char *help)
+static void put_histogram(struct buf *b, const struct views *vs, const char *name, enum series_what what,
+                          const char *help)
 {
     struct sketch *sk = xmalloc(sizeof(*sk));
     size_t until[COUNT_OF(borders)]; /* the sketch's buckets below it are not above the border */
@@ -211,13 +216,16 @@ static void put_sums(struct buf *b, const struct views *vs)
         const char *name, *type, *help;
         size_t at;
     } table[] = {
-        {"weir_in_flight", "gauge", "Requests that have begun and are not answered yet.", offsetof(struct series_sum, in_flight)},
-        {"weir_keyless_requests_total", "counter", "Requests without an assignment key.", offsetof(struct series_sum, keyless)},
-        {"weir_feedback_total", "counter", "Answers that were judged by feedback.", offsetof(struct series_sum, feedback_n)},
+        {"weir_in_flight", "gauge", "Requests that have begun and are not answered yet.",
+         offsetof(struct series_sum, in_flight)},
+        {"weir_keyless_requests_total", "counter", "Requests without an assignment key.",
+         offsetof(struct series_sum, keyless)},
+        {"weir_feedback_total", "counter", "Answers that were judged by feedback.",
+         offsetof(struct series_sum, feedback_n)},
         {"weir_feedback_correct_total", "counter", "Answers that feedback called correct.",
-            offsetof(struct series_sum, feedback_correct)},
+         offsetof(struct series_sum, feedback_correct)},
         {"weir_class_other_total", "counter", "Predicted classes beyond those that weir_class_total names.",
-            offsetof(struct series_sum, classes_other)},
+         offsetof(struct series_sum, classes_other)},
     };
 
     for (size_t t = 0; t < COUNT_OF(table); t++) {
@@ -232,7 +240,8 @@ static void put_sums(struct buf *b, const struct views *vs)
     }
 }
 
-/* Classes of one view. Names that are not UTF-8 can look alike as labels; these are added up, since a label set may stand only once. */
+/* Classes of one view. Names that are not UTF-8 can look alike as labels; these are added up, since a label set may
+ * stand only once. */
 static void put_view_classes(struct buf *b, const struct view *w)
 {
     char *label[SERIES_CLASSES];
@@ -278,8 +287,9 @@ static void put_models(struct buf *b, const struct views *vs)
             const struct version *v = vs->models[i]->versions[k];
 
             version_labels(b, "weir_model_info", v);
-            buf_addf(b, ",family=\"%s\",place=\"%s\",backend=\"%s\",digest=\"%s\",state=\"%s\",serving=\"%s\"} 1\n", v->model->row.family,
-                place_name(v->model), v->row.backend, v->row.digest, version_state_names[v->state], version_serving(v));
+            buf_addf(b, ",family=\"%s\",place=\"%s\",backend=\"%s\",digest=\"%s\",state=\"%s\",serving=\"%s\"} 1\n",
+                     v->model->row.family, place_name(v->model), v->row.backend, v->row.digest,
+                     version_state_names[v->state], version_serving(v));
         }
     }
 }
@@ -305,9 +315,11 @@ static void put_workers(struct buf *b, const struct views *vs)
 
     buf_init(&ready, b->max);
     buf_init(&retries, b->max);
-    family(b, "weir_worker_restarts_total", "counter", "Workers of a loaded version that ended and were started again.");
+    family(b, "weir_worker_restarts_total", "counter",
+           "Workers of a loaded version that ended and were started again.");
     family(&ready, "weir_workers_ready", "gauge", "Instances of a loaded version that serve.");
-    family(&retries, "weir_retries_total", "counter", "Jobs that were given to an instance again after a worker's death.");
+    family(&retries, "weir_retries_total", "counter",
+           "Jobs that were given to an instance again after a worker's death.");
     for (size_t i = 0; i < vs->n_models; i++) {
         for (size_t k = 0; k < vs->models[i]->n_versions; k++) {
             const struct version *v = vs->models[i]->versions[k];
@@ -382,10 +394,12 @@ static void put_process(struct buf *b, const struct admin_facts *f)
     buf_addf(b, "weir_build_info{version=\"%s\"} 1\n", WEIR_VERSION);
     family(b, "weir_connections", "gauge", "Open client connections.");
     if (f->data_connections) {
-        buf_addf(b, "weir_connections{listener=\"data\"} %u\n", atomic_load_explicit(f->data_connections, memory_order_relaxed));
+        buf_addf(b, "weir_connections{listener=\"data\"} %u\n",
+                 atomic_load_explicit(f->data_connections, memory_order_relaxed));
     }
     if (f->admin_connections) {
-        buf_addf(b, "weir_connections{listener=\"admin\"} %u\n", atomic_load_explicit(f->admin_connections, memory_order_relaxed));
+        buf_addf(b, "weir_connections{listener=\"admin\"} %u\n",
+                 atomic_load_explicit(f->admin_connections, memory_order_relaxed));
     }
     put_memory(b);
     family(b, "process_open_fds", "gauge", "Open file descriptors.");
@@ -397,7 +411,8 @@ static void put_process(struct buf *b, const struct admin_facts *f)
     if (getrusage(RUSAGE_SELF, &use) == 0) {
         family(b, "process_cpu_seconds_total", "counter", "User and system time of the server, without its workers.");
         buf_addf(b, "process_cpu_seconds_total %.6f\n",
-            (double)(use.ru_utime.tv_sec + use.ru_stime.tv_sec) + (double)(use.ru_utime.tv_usec + use.ru_stime.tv_usec) * 1e-6);
+                 (double)(use.ru_utime.tv_sec + use.ru_stime.tv_sec) +
+                     (double)(use.ru_utime.tv_usec + use.ru_stime.tv_usec) * 1e-6);
     }
     family(b, "process_start_time_seconds", "gauge", "When the server started, in seconds since 1970.");
     buf_addf(b, "process_start_time_seconds %.3f\n", (double)f->started_ms / 1000);
@@ -410,7 +425,8 @@ void metrics_write(struct buf *b, struct control *c, const struct admin_facts *f
     views_read(&vs, c);
     put_requests(b, &vs);
     put_version_requests(b, &vs);
-    put_histogram(b, &vs, "weir_request_duration_seconds", SERIES_LATENCY, "From a request's first byte to its answer.");
+    put_histogram(b, &vs, "weir_request_duration_seconds", SERIES_LATENCY,
+                  "From a request's first byte to its answer.");
     put_histogram(b, &vs, "weir_queue_duration_seconds", SERIES_QUEUE, "Waiting for an instance.");
     put_histogram(b, &vs, "weir_compute_duration_seconds", SERIES_COMPUTE, "Running the model.");
     put_sums(b, &vs);

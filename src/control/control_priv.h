@@ -77,7 +77,8 @@ void history_fill(struct history_row *h, const struct model *m, int64_t version,
 void change_next(struct model *m);
 
 /* ---- release.c ---- */
-enum err_code rollout_fill(struct change *ch, struct version *canary, uint32_t share_bp, struct str actor, struct err *e) MUST_USE;
+/* The rows of a new rollout (not the history's). */
+enum err_code rollout_fill(struct change *ch, struct version *canary, uint32_t share_bp, struct err *e) MUST_USE;
 void rollout_act(struct change *ch);
 /* The model's serving versions changed: a plain series for stable where it has none. */
 void model_series(struct model *m);

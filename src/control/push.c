@@ -249,7 +249,7 @@ static enum err_code register_prepare(struct change *ch, struct err *e)
         ch->model_row.stable = v->row.number;
         ch->has_model = true;
     } else if (p->canary_bp >= 0) {
-        if (rollout_fill(ch, v, (uint32_t)p->canary_bp, str_of(p->actor), e) != ERR_OK) {
+        if (rollout_fill(ch, v, (uint32_t)p->canary_bp, e) != ERR_OK) {
             return e->code;
         }
         history_fill(&ch->history_row, m, v->row.number, "rollout_started", str_of(p->actor),

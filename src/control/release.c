@@ -69,7 +69,7 @@ static void release_finish(struct change *ch, const struct err *e)
     free(r);
 }
 
-enum err_code rollout_fill(struct change *ch, struct version *canary, uint32_t share_bp, struct str actor, struct err *e)
+enum err_code rollout_fill(struct change *ch, struct version *canary, uint32_t share_bp, struct err *e)
 {
     struct model *m = ch->model;
     struct version *stable = model_version(m, m->row.stable);
@@ -99,8 +99,6 @@ enum err_code rollout_fill(struct change *ch, struct version *canary, uint32_t s
     snprintf(row->id, sizeof(row->id), "r-%s", hex);
     snprintf(row->model, sizeof(row->model), "%s", m->row.name);
     ch->has_rollout = true;
-    history_fill(&ch->history_row, m, canary->row.number, "rollout_started", actor, "version %lld takes %.4g %% of the traffic beside version %lld",
-        (long long)canary->row.number, share_bp / 100.0, (long long)m->row.stable);
     return ERR_OK;
 }
 
@@ -127,7 +125,13 @@ static enum err_code start_prepare(struct change *ch, struct err *e)
 {
     struct release *r = CONTAINER_OF(ch, struct release, change);
 
-    return rollout_fill(ch, r->version, r->share_bp, str_of(r->actor), e);
+    if (rollout_fill(ch, r->version, r->share_bp, e) != ERR_OK) {
+        return e->code;
+    }
+    history_fill(&ch->history_row, ch->model, r->version->row.number, "rollout_started", str_of(r->actor),
+                 "version %lld takes %.4g %% of the traffic beside version %lld", (long long)r->version->row.number,
+                 r->share_bp / 100.0, (long long)ch->model->row.stable);
+    return ERR_OK;
 }
 
 static struct release *release_new(struct control *c, struct model *m, struct str actor, void (*done)(void *ctx, const struct err *e), void *ctx)

@@ -135,7 +135,8 @@ cat <<TOUR
 $EXPORT
       $WEIR models                                       what is served
       $WEIR infer intent                                 one of its samples
-      curl -s $URL/v2/models/intent/infer -d '{"inputs": [{"name": "text", "datatype": "BYTES", "shape": [1, 1], "data": ["where is my parcel"]}]}'
+      curl -s $URL/v2/models/intent/infer \\
+        -d '{"inputs": [{"name": "text", "datatype": "BYTES", "shape": [1, 1], "data": ["where is my parcel"]}]}'
 
     Put a new version out to 5 % of the users, and send traffic with labels:
       $WEIR push intent examples/models/intent/2 --version 2 --canary 5%

@@ -113,8 +113,10 @@ static enum err_code check_token(const struct http_ex *x, const char *token, str
     struct str sent = http_header(x, "authorization");
     size_t n = sizeof(scheme) - 1;
 
-    if (http_header_count(x, "authorization") != 1 || sent.n <= n || !str_eq_nocase((struct str){sent.p, n}, STR("Bearer "))) {
-        return err_set(e, ERR_UNAUTHENTICATED, "this server wants its admin token: 'Authorization: Bearer TOKEN' (weir --token-file FILE)");
+    if (http_header_count(x, "authorization") != 1 || sent.n <= n ||
+        !str_eq_nocase((struct str){sent.p, n}, STR("Bearer "))) {
+        return err_set(e, ERR_UNAUTHENTICATED,
+                       "this server wants its admin token: 'Authorization: Bearer TOKEN' (weir --token-file FILE)");
     }
     if (!token_same((struct str){sent.p + n, sent.n - n}, token)) {
         return err_set(e, ERR_UNAUTHENTICATED, "this is not the server's admin token");
@@ -135,23 +137,27 @@ static bool host_is_loopback(struct str host)
             continue;
         }
         struct str rest = {host.p + name.n, host.n - name.n};
-        if (rest.n == 0 || (rest.p[0] == ':' && str_u64((struct str){rest.p + 1, rest.n - 1}, &port) && port <= 65535)) {
+        if (rest.n == 0 ||
+            (rest.p[0] == ':' && str_u64((struct str){rest.p + 1, rest.n - 1}, &port) && port <= 65535)) {
             return true;
         }
     }
     return false;
 }
 
-/* Without a token it is the browser that could be turned against us: a page from somewhere else sends its own name in Host (after
- * DNS rebinding) or in Origin. */
+/* Without a token it is the browser that could be turned against us: a page from somewhere else sends its own name in
+ * Host (after DNS rebinding) or in Origin. */
 static enum err_code check_local(const struct http_ex *x, const struct admin_facts *f, struct err *e)
 {
     struct str host = http_header(x, "host"), origin = http_header(x, "origin"), at = {NULL, 0};
     bool is_unix = strncmp(f->admin_url, "unix:", 5) == 0;
-    bool ours = host.n == 0 ? is_unix : host_is_loopback(host) || (f->host_ok[0] && str_eq_nocase(host, str_of(f->host_ok)));
+    bool ours =
+        host.n == 0 ? is_unix : host_is_loopback(host) || (f->host_ok[0] && str_eq_nocase(host, str_of(f->host_ok)));
 
     if (!ours || http_header_count(x, "host") > 1) {
-        return err_set(e, ERR_FORBIDDEN, "without admin_token_file this listener answers only requests for localhost, not for Host '%.*s'",
+        return err_set(
+            e, ERR_FORBIDDEN,
+            "without admin_token_file this listener answers only requests for localhost, not for Host '%.*s'",
             (int)MIN(host.n, (size_t)100), host.p ? host.p : "");
     }
     if (!origin.p) {
@@ -165,8 +171,9 @@ static enum err_code check_local(const struct http_ex *x, const struct admin_fac
         }
     }
     if (http_header_count(x, "origin") > 1 || at.n == 0 || !str_eq_nocase(at, host)) {
-        return err_set(e, ERR_FORBIDDEN, "without admin_token_file this listener answers no pages of another origin ('%.*s')",
-            (int)MIN(origin.n, (size_t)100), origin.p);
+        return err_set(e, ERR_FORBIDDEN,
+                       "without admin_token_file this listener answers no pages of another origin ('%.*s')",
+                       (int)MIN(origin.n, (size_t)100), origin.p);
     }
     return ERR_OK;
 }
@@ -254,7 +261,7 @@ const struct api_route admin_routes[] = {
     {"POST", "/admin/models", admin_register, NULL, ADMIN_BODY, "register a name without a version"},
     {"GET", "/admin/models/{model}", admin_show_model, NULL, ADMIN_BODY, "one model with its versions"},
     {"POST", "/admin/models/{model}/versions", NULL, &admin_push, 0, "push a version"},
-    {"GET", "/admin/models/{model}/rollout", admin_show_rollout, NULL, ADMIN_BODY, "the running or the last rollout, arm by arm"},
+    {"GET", "/admin/models/{model}/rollout", admin_show_rollout, NULL, ADMIN_BODY, "the running or the last rollout"},
     {"POST", "/admin/models/{model}/rollout", admin_change_rollout, NULL, ADMIN_BODY, "start, set, promote, abort"},
     {"POST", "/admin/models/{model}/rollback", admin_rollback, NULL, ADMIN_BODY, "take it back, at once"},
     {"GET", "/admin/models/{model}/history", admin_history, NULL, ADMIN_BODY, "what happened to it"},

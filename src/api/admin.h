@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The admin plane: its routes, its access rules, what it needs to know about the server.
  *
- * Access: with a token file every request needs "Authorization: Bearer …" (compared in constant time). Without one, only a loopback or unix listener is
- * allowed (house.c refuses others), and Host must be a loopback name and Origin, if sent, the same host: a web page somewhere else can not
- * reach it through a browser.
+ * Access: with a token file every request needs "Authorization: Bearer …" (compared in constant time). Without one,
+ * only a loopback or unix listener is allowed (house.c refuses others), and Host must be a loopback name and Origin, if
+ * sent, the same host: a web page somewhere else can not reach it through a browser.
  *
  * Thread: control's loop. */
 #ifndef WEIR_API_ADMIN_H
@@ -16,8 +16,8 @@ struct admin_facts {
     const char *store_url, *artifacts, *runtime_path, *runtime_version;
     unsigned threads;
     int64_t started_ms;
-    char token[256];                    /* "": tokenless */
-    char host_ok[160];                  /* the listener's own "host:port" */
+    char token[256];   /* "": tokenless */
+    char host_ok[160]; /* the listener's own "host:port" */
     _Atomic uint32_t *data_connections, *admin_connections;
     int (*pid)(const struct engine *g); /* of a worker, 0: it has none (as control_ops.pid) */
     /* doctor's table, of all rooms */

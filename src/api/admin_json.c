@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Models, rollouts and what is counted about them, as JSON.
  *
- * A number that nothing is known about is null, not 0: times without a request, an accuracy without feedback. Times are milliseconds.
+ * A number that nothing is known about is null, not 0: times without a request, an accuracy without feedback. Times are
+ * milliseconds.
  *
  * Thread: control's loop. */
 #include <math.h>
@@ -287,6 +288,13 @@ void json_model(struct buf *b, const struct model *m, const struct admin_facts *
 
 /* ---- ROLLOUT ---- */
 
+int64_t counting_since(const struct model *m)
+{
+    int64_t since = m->canary_series ? series_since_ms(m->canary_series) : m->rollout.started_ms;
+
+    return since - m->rollout.started_ms < 1000 ? m->rollout.started_ms : since;
+}
+
 void json_rollout(struct buf *b, const struct model *m)
 {
     const struct rollout_row *r = &m->rollout;
@@ -307,8 +315,8 @@ void json_rollout(struct buf *b, const struct model *m)
     json_key(b, "ended");
     json_time(b, r->ended_ms);
     put_text(b, "reason", r->reason);
-    json_key(b, "counting_since"); /* later than `started` after a restart of the server */
-    json_time(b, running && m->canary_series ? series_since_ms(m->canary_series) : 0);
+    json_key(b, "counting_since");
+    json_time(b, running ? counting_since(m) : 0);
     BUF_LIT(b, "}");
 }
 

@@ -74,10 +74,12 @@ void admin_register(struct request *r)
     if (read_body(r, m, COUNT_OF(m), &doc, &e) != ERR_OK) {
         reply_err(r, &e);
     } else if (!m[0].given || !name_ok(m[0].text)) {
-        err_set(&e, ERR_INVALID, "\"name\" must be a name: letters, digits, '.', '_' and '-', at most %d of them", NAME_MAX_LEN);
+        err_set(&e, ERR_INVALID, "\"name\" must be a name: letters, digits, '.', '_' and '-', at most %d of them",
+                NAME_MAX_LEN);
         reply_err(r, &e);
     } else if (m[1].given && !name_ok(m[1].text)) {
-        err_set(&e, ERR_INVALID, "\"family\" must be a name: letters, digits, '.', '_' and '-', at most %d of them", NAME_MAX_LEN);
+        err_set(&e, ERR_INVALID, "\"family\" must be a name: letters, digits, '.', '_' and '-', at most %d of them",
+                NAME_MAX_LEN);
         reply_err(r, &e);
     } else {
         struct registering *g = xcalloc(1, sizeof(*g));

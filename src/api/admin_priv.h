@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the files of the admin plane share: answers that come later, reading of what was sent, JSON of models and rollouts.
+/* What the files of the admin plane share: answers that come later, reading of what was sent, JSON of models and
+ * rollouts.
  *
  * Thread: control's loop, but disk_job's work(). */
 #ifndef WEIR_API_ADMIN_PRIV_H
@@ -19,8 +20,8 @@ static inline const struct admin_facts *admin_facts(const struct request *r)
 
 /* ---- answers that come later (admin.c) ---- */
 
-/* Ties work that goes on by itself to the request that waits for it. The ticket is part of what its owner allocated and outlives the
- * request: if the client leaves first, ticket_close says so. */
+/* Ties work that goes on by itself to the request that waits for it. The ticket is part of what its owner allocated and
+ * outlives the request: if the client leaves first, ticket_close says so. */
 struct ticket {
     struct request *r;              /* NULL: the client has left */
     void (*left)(struct ticket *t); /* it has just left; may free the ticket; may be NULL */
@@ -29,8 +30,8 @@ void ticket_open(struct ticket *t, struct request *r, void (*left)(struct ticket
 /* The request that is to be answered now, or NULL; the ticket may be freed then. */
 struct request *ticket_close(struct ticket *t);
 
-/* Something to do on the store thread on behalf of a request. work() runs there and may touch only the job; answer() runs at home, once,
- * unless the client has left. */
+/* Something to do on the store thread on behalf of a request. work() runs there and may touch only the job; answer()
+ * runs at home, once, unless the client has left. */
 struct disk_job {
     struct ticket ticket;
     struct store_job job;
@@ -59,23 +60,25 @@ struct parameter {
     const char *name;
     struct str value; /* decoded; p == NULL: absent */
 };
-/* Fills the values. ERR_INVALID if the query has a parameter that is not in the list, one twice, or a malformed escape. */
+/* Fills the values. ERR_INVALID if the query has a parameter that is not in the list, one twice, or a malformed escape.
+ */
 enum err_code read_query(struct http_ex *x, struct parameter *list, size_t n, struct err *e) MUST_USE;
 /* A whole number, least to most. Leaves *out alone if it is absent. */
-enum err_code read_number(const struct parameter *p, uint64_t least, uint64_t most, uint64_t *out, struct err *e) MUST_USE;
+enum err_code read_number(const struct parameter *p, uint64_t least, uint64_t most, uint64_t *out,
+                          struct err *e) MUST_USE;
 /* "5%", "0.25 %" → basis points, at most 100%. */
 enum err_code read_share(struct str s, uint32_t *bp, struct err *e) MUST_USE;
 
 /* A member of a JSON body. */
 struct member {
     const char *name;
-    bool number;          /* a whole number, else a string */
+    bool number; /* a whole number, else a string */
     bool given;
-    struct str text;      /* lies in the document */
+    struct str text; /* lies in the document */
     uint64_t value;
 };
-/* Reads the body as an object of (some of) these members; an empty body is an empty object, null is as if absent. *doc is the caller's
- * (yyjson_doc_free), also NULL. */
+/* Reads the body as an object of (some of) these members; an empty body is an empty object, null is as if absent. *doc
+ * is the caller's (yyjson_doc_free), also NULL. */
 enum err_code read_body(const struct request *r, struct member *m, size_t n, yyjson_doc **doc, struct err *e) MUST_USE;
 
 /* ---- JSON (admin_json.c); all append a value ---- */
@@ -85,6 +88,9 @@ void json_stats(struct buf *b, const struct series_sum *s);
 void json_model(struct buf *b, const struct model *m, const struct admin_facts *f);
 void json_rollout(struct buf *b, const struct model *m);       /* null if it never had one */
 void json_rollout_reply(struct buf *b, const struct model *m); /* {"model","rollout","arms"} */
+/* When the arms of the running rollout began to count: its start, or later if the server was started again in between
+ * (less than a second is the time between the row's time and its being durable). */
+int64_t counting_since(const struct model *m);
 /* Everything that is counted about a version now. */
 void version_sum(const struct version *v, struct series_sum *out);
 const char *place_name(const struct model *m);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Pushing a version: a body that is streamed to the store as it comes, or the name of a path on this machine.
  *
- * The upload stands still (http_body_pause) while the disk is behind. A client that leaves before its last byte leaves nothing; one that
- * leaves after it has its version all the same, it only does not hear of it.
+ * The upload stands still (http_body_pause) while the disk is behind. A client that leaves before its last byte leaves
+ * nothing; one that leaves after it has its version all the same, it only does not hear of it.
  *
  * Thread: control's loop; work functions on the store thread. */
 #include <stdio.h>
@@ -31,7 +31,8 @@ static void reply_pushed(struct request *r, const struct push_result *res)
     json_strz(b, m->row.name);
     buf_addf(b, ",\"version\":%lld,\"digest\":", (long long)res->number);
     json_strz(b, res->digest);
-    buf_addf(b, ",\"bytes\":%llu,\"already\":%s,\"state\":", (unsigned long long)res->bytes, res->already ? "true" : "false");
+    buf_addf(b, ",\"bytes\":%llu,\"already\":%s,\"state\":", (unsigned long long)res->bytes,
+             res->already ? "true" : "false");
     json_strz(b, version_state_names[v ? v->state : VERSION_REGISTERED]);
     BUF_LIT(b, ",\"serving\":");
     json_strz(b, serving);
@@ -184,7 +185,8 @@ static enum err_code read_spec(struct request *r, struct push_spec *spec, struct
         spec->canary_bp = share;
     }
     if (q[2].value.p && !name_ok(q[2].value)) {
-        return err_set(e, ERR_INVALID, "'family=%.*s' in the query is not a name", (int)MIN(q[2].value.n, (size_t)100), q[2].value.p);
+        return err_set(e, ERR_INVALID, "'family=%.*s' in the query is not a name", (int)MIN(q[2].value.n, (size_t)100),
+                       q[2].value.p);
     }
     spec->family = q[2].value;
     return ERR_OK;
@@ -199,14 +201,16 @@ static enum err_code read_manifest_length(const struct http_ex *x, struct push_s
         return ERR_OK;
     }
     if (http_header_count(x, "x-weir-manifest-length") > 1 || !str_u64(text, &n) || n == 0) {
-        return err_set(e, ERR_INVALID, "X-Weir-Manifest-Length must be one whole number above 0, not '%.*s'", (int)MIN(text.n, (size_t)40), text.p);
+        return err_set(e, ERR_INVALID, "X-Weir-Manifest-Length must be one whole number above 0, not '%.*s'",
+                       (int)MIN(text.n, (size_t)40), text.p);
     }
     if (n > MANIFEST_BYTES_MAX) {
-        return err_set(e, ERR_TOO_LARGE, "a manifest has at most %u bytes, not %llu", MANIFEST_BYTES_MAX, (unsigned long long)n);
+        return err_set(e, ERR_TOO_LARGE, "a manifest has at most %u bytes, not %llu", MANIFEST_BYTES_MAX,
+                       (unsigned long long)n);
     }
     if (x->length >= 0 && n > (uint64_t)x->length) {
-        return err_set(e, ERR_INVALID, "X-Weir-Manifest-Length says %llu bytes, but the whole body has %llu", (unsigned long long)n,
-            (unsigned long long)x->length);
+        return err_set(e, ERR_INVALID, "X-Weir-Manifest-Length says %llu bytes, but the whole body has %llu",
+                       (unsigned long long)n, (unsigned long long)x->length);
     }
     spec->raw = false;
     spec->head_bytes = n;
@@ -221,7 +225,8 @@ static void push_headers(struct request *r)
     if (read_spec(r, &spec, &e) != ERR_OK || read_manifest_length(r->x, &spec, &e) != ERR_OK) {
         reply_err(r, &e);
     } else if (r->x->length == 0) {
-        err_set(&e, ERR_INVALID, "the body is empty: it must be the model's bytes, or {\"path\":…} as application/json");
+        err_set(&e, ERR_INVALID,
+                "the body is empty: it must be the model's bytes, or {\"path\":…} as application/json");
         reply_err(r, &e);
     } else if (!is_json(r->x)) {
         pushing_begin(r, &spec);
@@ -267,7 +272,8 @@ static void begin_import(struct request *r)
         err_set(&e, ERR_INVALID, "\"path\" must be an absolute path on the server's machine");
         reply_err(r, &e);
     } else if (!root) {
-        err_set(&e, ERR_FORBIDDEN, "pushing by path is switched off: set import_root, or send the bytes (weir push does)");
+        err_set(&e, ERR_FORBIDDEN,
+                "pushing by path is switched off: set import_root, or send the bytes (weir push does)");
         reply_err(r, &e);
     } else {
         struct disk_job *j = disk_job_new(0);

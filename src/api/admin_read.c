@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Reading what an admin client sent. Everything is strict: what is misspelt is refused, so that a push with "?canry=5%25" does not go to
- * all users.
+/* Reading what an admin client sent. Everything is strict: what is misspelt is refused, so that a push with
+ * "?canry=5%25" does not go to all users.
  *
  * Thread: control's loop. */
 #include "api/admin_priv.h"
@@ -8,7 +8,7 @@
 
 struct model *read_model(struct request *r)
 {
-    struct model *m = control_model(r->plane->control, r->arg[0]), *const *all;
+    struct model *m = control_model(r->plane->control, r->arg[0]), *const * all;
     size_t n = control_models(r->plane->control, &all);
     struct buf names;
     struct err e;
@@ -21,7 +21,8 @@ struct model *read_model(struct request *r)
         buf_addf(&names, "%s%s", i ? ", " : "", all[i]->row.name);
     }
     if (n > 0) {
-        err_set(&e, ERR_NOT_FOUND, "no model '" STR_FMT "'; there is %s%s", STR_ARG(r->arg[0]), buf_z(&names), names.over ? ", …" : "");
+        err_set(&e, ERR_NOT_FOUND, "no model '" STR_FMT "'; there is %s%s", STR_ARG(r->arg[0]), buf_z(&names),
+                names.over ? ", …" : "");
     } else {
         err_set(&e, ERR_NOT_FOUND, "no model '" STR_FMT "'; there is none yet", STR_ARG(r->arg[0]));
     }
@@ -50,7 +51,9 @@ static enum err_code take_part(struct http_ex *x, struct str part, struct parame
     }
     list[i].value = http_decode(x, value);
     if (!list[i].value.p) {
-        return err_set(e, ERR_INVALID, "the parameter '%s' in the query holds a malformed escape (a percent sign is written %%25)", list[i].name);
+        return err_set(e, ERR_INVALID,
+                       "the parameter '%s' in the query holds a malformed escape (a percent sign is written %%25)",
+                       list[i].name);
     }
     return ERR_OK;
 }
@@ -81,7 +84,8 @@ enum err_code read_number(const struct parameter *p, uint64_t least, uint64_t mo
     }
     if (!str_u64(p->value, &v) || v < least || v > most) {
         return err_set(e, ERR_INVALID, "'%s=%.*s' in the query must be a whole number from %llu to %llu", p->name,
-            (int)MIN(p->value.n, (size_t)40), p->value.p, (unsigned long long)least, (unsigned long long)most);
+                       (int)MIN(p->value.n, (size_t)40), p->value.p, (unsigned long long)least,
+                       (unsigned long long)most);
     }
     *out = v;
     return ERR_OK;
@@ -104,8 +108,8 @@ enum err_code read_share(struct str s, uint32_t *bp, struct err *e)
     }
     ok = ok && str_u64(number, &whole) && whole <= 100 && whole * 100 + hundredths <= 10000;
     if (!ok) {
-        return err_set(e, ERR_INVALID, "'%.*s' is not a share: it is written like 5%% or 0.25%%, at most 100%%", (int)MIN(s.n, (size_t)40),
-            s.p ? s.p : "");
+        return err_set(e, ERR_INVALID, "'%.*s' is not a share: it is written like 5%% or 0.25%%, at most 100%%",
+                       (int)MIN(s.n, (size_t)40), s.p ? s.p : "");
     }
     *bp = (uint32_t)(whole * 100 + hundredths);
     return ERR_OK;

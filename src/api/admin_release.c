@@ -30,7 +30,8 @@ void admin_show_rollout(struct request *r)
         return;
     }
     if (!m->rollout.id[0]) {
-        err_set(&e, ERR_NOT_FOUND, "'%s' has had no rollout yet: weir push %s PATH --canary 5%%", m->row.name, m->row.name);
+        err_set(&e, ERR_NOT_FOUND, "'%s' has had no rollout yet: weir push %s PATH --canary 5%%", m->row.name,
+                m->row.name);
         reply_err(r, &e);
         return;
     }
@@ -74,23 +75,26 @@ struct order { /* what was asked for, checked */
 
 static void do_start(const struct order *o)
 {
-    control_rollout_start(o->r->plane->control, str_of(o->model->row.name), o->version, o->share_bp, ADMIN_ACTOR, released,
-        release_new(o->r, o->model));
+    control_rollout_start(o->r->plane->control, str_of(o->model->row.name), o->version, o->share_bp, ADMIN_ACTOR,
+                          released, release_new(o->r, o->model));
 }
 
 static void do_set(const struct order *o)
 {
-    control_rollout_share(o->r->plane->control, str_of(o->model->row.name), o->share_bp, ADMIN_ACTOR, released, release_new(o->r, o->model));
+    control_rollout_share(o->r->plane->control, str_of(o->model->row.name), o->share_bp, ADMIN_ACTOR, released,
+                          release_new(o->r, o->model));
 }
 
 static void do_promote(const struct order *o)
 {
-    control_promote(o->r->plane->control, str_of(o->model->row.name), o->version, ADMIN_ACTOR, released, release_new(o->r, o->model));
+    control_promote(o->r->plane->control, str_of(o->model->row.name), o->version, ADMIN_ACTOR, released,
+                    release_new(o->r, o->model));
 }
 
 static void do_abort(const struct order *o)
 {
-    control_rollback(o->r->plane->control, str_of(o->model->row.name), ADMIN_ACTOR, true, aborted, release_new(o->r, o->model));
+    control_rollback(o->r->plane->control, str_of(o->model->row.name), ADMIN_ACTOR, true, aborted,
+                     release_new(o->r, o->model));
 }
 
 /* What each action takes. */
@@ -100,8 +104,9 @@ static const struct action {
     enum need version, share;
     void (*run)(const struct order *o); /* NULL: not part of this server yet */
 } actions[] = {
-    {"start", MUST, MUST, do_start}, {"set", NO, MUST, do_set}, {"promote", MAY, NO, do_promote}, {"abort", NO, NO, do_abort},
-    {"pause", MAY, MAY, NULL},       {"resume", MAY, MAY, NULL}, {"skip", MAY, MAY, NULL},
+    {"start", MUST, MUST, do_start}, {"set", NO, MUST, do_set}, {"promote", MAY, NO, do_promote},
+    {"abort", NO, NO, do_abort},     {"pause", MAY, MAY, NULL}, {"resume", MAY, MAY, NULL},
+    {"skip", MAY, MAY, NULL},
 };
 
 static const struct action *find_action(const struct member *m, struct err *e)
@@ -114,8 +119,8 @@ static const struct action *find_action(const struct member *m, struct err *e)
             return actions[i].run ? &actions[i] : NULL;
         }
     }
-    err_set(e, ERR_INVALID, "\"action\" must be start, set, promote or abort, not '%.*s'", (int)MIN(m->text.n, (size_t)40),
-        m->given ? m->text.p : "");
+    err_set(e, ERR_INVALID, "\"action\" must be start, set, promote or abort, not '%.*s'",
+            (int)MIN(m->text.n, (size_t)40), m->given ? m->text.p : "");
     return NULL;
 }
 
@@ -187,7 +192,8 @@ static void rolled_back(void *ctx, const struct rollback_result *res, const stru
         json_strz(b, g->model);
         buf_addf(b, ",\"from\":%lld,\"to\":%lld,\"text\":", (long long)res->from, (long long)res->to);
         json_strz(b, res->text);
-        buf_addf(b, ",\"durable\":%s,\"took_us\":%llu}", res->durable ? "true" : "false", (unsigned long long)res->took_us);
+        buf_addf(b, ",\"durable\":%s,\"took_us\":%llu}", res->durable ? "true" : "false",
+                 (unsigned long long)res->took_us);
         http_reply_end(r->x);
     }
     free(g);

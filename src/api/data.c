@@ -81,7 +81,8 @@ static void model_run(struct request *r)
     struct buf b;
     size_t n = 0;
 
-    if (version_arg(r, &version, &e) != ERR_OK || router_pick(r->plane->router, r->arg[0], version, (struct str){NULL, 0}, &p, &e) != ERR_OK) {
+    if (version_arg(r, &version, &e) != ERR_OK ||
+        router_pick(r->plane->router, r->arg[0], version, (struct str){NULL, 0}, &p, &e) != ERR_OK) {
         reply_err(r, &e);
         return;
     }
@@ -113,7 +114,8 @@ static void not_here(struct request *r)
 const struct api_route data_routes[] = {
     {"POST", MODEL "/infer", NULL, &infer_stages, 0, "run the model; the rollout decides which version"},
     {"POST", VERSION "/infer", NULL, &infer_stages, 0, "run this version; the rollout and its counters are passed by"},
-    {"POST", MODEL "/feedback", feedback_run, NULL, 64 << 10, "what became of an answer: {id, label | correct | reward}"},
+    {"POST", MODEL "/feedback", feedback_run, NULL, 64 << 10,
+     "what became of an answer: {id, label | correct | reward}"},
     {"GET", "/v2/health/live", live_run, NULL, 0, "the process answers"},
     {"GET", "/v2/health/ready", ready_run, NULL, 0, "every model's stable version is ready"},
     {"GET", "/v2", server_run, NULL, 0, "name, version and extensions of the server"},

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The data plane: the Open Inference Protocol over REST, and feedback. One plane a connection thread, all with the same table.
+/* The data plane: the Open Inference Protocol over REST, and feedback. One plane a connection thread, all with the same
+ * table.
  *
  * Thread: each plane by its own thread; data_new and data_free by house.c while no thread runs. */
 #ifndef WEIR_API_DATA_H
@@ -9,11 +10,11 @@
 
 struct join;
 struct data_facts {
-    const char *version;          /* of the server */
-    const char *user_header;      /* lower case: "x-weir-user" */
+    const char *version;     /* of the server */
+    const char *user_header; /* lower case: "x-weir-user" */
     uint64_t body_max;
-    struct join *join;            /* this thread's answered requests, for feedback */
-    struct plane *const *planes;  /* of all threads, by shard index */
+    struct join *join;           /* this thread's answered requests, for feedback */
+    struct plane *const *planes; /* of all threads, by shard index */
     unsigned n_planes;
 };
 
@@ -28,7 +29,8 @@ void infer_finished(struct request *r);
 enum err_code version_arg(const struct request *r, int64_t *out, struct err *e) MUST_USE;
 
 /* ---- predicted.c ---- */
-/* The class that row `row` of a result predicts, by the version's prediction output; n == 0: none. Text may lie in the result or in `small`. */
+/* The class that row `row` of a result predicts, by the version's prediction output; n == 0: none. Text may lie in the
+ * result or in `small`. */
 struct predictor {
     int port;
     char *const *labels;
@@ -42,7 +44,8 @@ uint64_t predicted_rows(const struct predictor *p, const struct job_result *r);
 /* The newest 65,536 of a thread, or fewer when ids fall together: an older one gives way. */
 struct join *join_new(void);
 void join_free(struct join *j);
-void join_put(struct join *j, struct str model, struct str id, struct series *series, int64_t version, enum arm arm, struct str predicted);
+void join_put(struct join *j, struct str model, struct str id, struct series *series, int64_t version, enum arm arm,
+              struct str predicted);
 void feedback_run(struct request *r);
 void feedback_finished(struct request *r);
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Feedback: what became of an answered request, joined to the version and the arm that answered it.
  *
- * Each connection thread remembers its newest answers in a table of fixed size. Feedback may arrive on any thread: it looks at its own
- * table, then goes round the other threads, and comes back with the result. The counting is done by the thread that
- * answered, which alone writes that part of the series. */
+ * Each connection thread remembers its newest answers in a table of fixed size. Feedback may arrive on any thread: it
+ * looks at its own table, then goes round the other threads, and comes back with the result. The counting is done by
+ * the thread that answered, which alone writes that part of the series. */
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <yyjson.h>
@@ -18,11 +18,11 @@
 enum { GOT_CLASS = 1, GOT_REWARD = 2 };
 
 struct join_entry {
-    uint64_t key;              /* hash of model and id; 0: empty */
+    uint64_t key; /* hash of model and id; 0: empty */
     uint64_t seq;
     uint64_t series_id;
     struct series *series;
-    uint64_t predicted;        /* hash of the class; 0: none */
+    uint64_t predicted; /* hash of the class; 0: none */
     int64_t version;
     uint8_t arm, got;
 };
@@ -50,7 +50,8 @@ static uint64_t key_of(struct str model, struct str id)
     return hash64_seed(id.p, id.n, hash64(model.p, model.n)) | 1;
 }
 
-void join_put(struct join *j, struct str model, struct str id, struct series *series, int64_t version, enum arm arm, struct str predicted)
+void join_put(struct join *j, struct str model, struct str id, struct series *series, int64_t version, enum arm arm,
+              struct str predicted)
 {
     uint64_t key = key_of(model, id);
     struct join_entry *oldest = &j->slot[key % JOIN_SLOTS];
@@ -64,8 +65,13 @@ void join_put(struct join *j, struct str model, struct str id, struct series *se
         }
         oldest = e->seq < oldest->seq ? e : oldest;
     }
-    *oldest = (struct join_entry){.key = key, .seq = ++j->seq, .series_id = series_id(series), .series = series, .version = version, .arm = (uint8_t)arm,
-        .predicted = predicted.p ? hash64(predicted.p, predicted.n) | 1 : 0};
+    *oldest = (struct join_entry){.key = key,
+                                  .seq = ++j->seq,
+                                  .series_id = series_id(series),
+                                  .series = series,
+                                  .version = version,
+                                  .arm = (uint8_t)arm,
+                                  .predicted = predicted.p ? hash64(predicted.p, predicted.n) | 1 : 0};
 }
 
 static struct join_entry *join_find(struct join *j, uint64_t key)
@@ -84,9 +90,9 @@ static struct join_entry *join_find(struct join *j, uint64_t key)
 
 struct feedback {
     struct task task;
-    struct plane *home;        /* where the request is */
-    struct request *r;         /* NULL: it went away; read and written by home's thread only */
-    unsigned at;               /* the shard that is asked now */
+    struct plane *home; /* where the request is */
+    struct request *r;  /* NULL: it went away; read and written by home's thread only */
+    unsigned at;        /* the shard that is asked now */
     unsigned left;
     uint64_t key, label;
     char model[NAME_MAX_LEN + 1];
@@ -120,11 +126,14 @@ static void count(struct plane *p, struct feedback *f, struct join_entry *e)
         return;
     }
     if (f->has_label && e->predicted == 0) {
-        err_set(&f->err, ERR_CONFLICT, "no predicted class is known for that request (a batch, or an output that is no class): send \"correct\" instead of \"label\"");
+        err_set(&f->err, ERR_CONFLICT,
+                "no predicted class is known for that request (a batch, or an output that is no class): send "
+                "\"correct\" instead of \"label\"");
         return;
     }
+    f->correct = f->has_label ? f->label == e->predicted : f->correct;
     if ((f->has_label || f->has_correct) && !(e->got & GOT_CLASS)) {
-        series_correct(e->series, part, f->has_label ? f->label == e->predicted : f->correct);
+        series_correct(e->series, part, f->correct);
         e->got |= GOT_CLASS;
         f->counted = true;
     }
@@ -149,7 +158,12 @@ static void reply(struct feedback *f)
             reply_err(r, &f->err);
         } else {
             buf_init(&b, 1024);
-            buf_addf(&b, "{\"model\":\"%s\",\"version\":%lld,\"arm\":\"%s\",\"counted\":%s}", f->model, (long long)f->version, arm_names[f->arm], f->counted ? "true" : "false");
+            buf_addf(&b, "{\"model\":\"%s\",\"version\":%lld,\"arm\":\"%s\",\"counted\":%s", f->model,
+                     (long long)f->version, arm_names[f->arm], f->counted ? "true" : "false");
+            if (f->has_label) {
+                buf_addz(&b, f->correct ? ",\"correct\":true" : ",\"correct\":false");
+            }
+            BUF_LIT(&b, "}");
             reply_json(r, 200, &b);
             buf_done(&b);
         }
@@ -197,15 +211,18 @@ static void on_visit(struct task *t)
 static enum err_code read_body(struct feedback *f, struct request *r, struct err *e)
 {
     yyjson_doc *doc = yyjson_read(r->body.p ? r->body.p : "", r->body.n, 0);
-    yyjson_val *root = yyjson_doc_get_root(doc), *id = yyjson_obj_get(root, "id"), *label = yyjson_obj_get(root, "label"), *correct = yyjson_obj_get(root, "correct"),
+    yyjson_val *root = yyjson_doc_get_root(doc), *id = yyjson_obj_get(root, "id"),
+               *label = yyjson_obj_get(root, "label"), *correct = yyjson_obj_get(root, "correct"),
                *reward = yyjson_obj_get(root, "reward");
     enum err_code rc = ERR_OK;
 
     if (!yyjson_is_obj(root)) {
-        rc = err_set(e, ERR_INVALID, "feedback is a JSON object: {\"id\": …, and \"label\", \"correct\" or \"reward\"}");
+        rc =
+            err_set(e, ERR_INVALID, "feedback is a JSON object: {\"id\": …, and \"label\", \"correct\" or \"reward\"}");
     } else if (!yyjson_is_str(id) || yyjson_get_len(id) == 0) {
         rc = err_set(e, ERR_INVALID, "id is missing: it is the X-Request-Id of the reply, a string");
-    } else if ((label && !yyjson_is_str(label)) || (correct && !yyjson_is_bool(correct)) || (reward && !yyjson_is_num(reward))) {
+    } else if ((label && !yyjson_is_str(label)) || (correct && !yyjson_is_bool(correct)) ||
+               (reward && !yyjson_is_num(reward))) {
         rc = err_set(e, ERR_INVALID, "label is a string, correct is true or false, reward is a number");
     } else if (!label && !correct && !reward) {
         rc = err_set(e, ERR_INVALID, "feedback says at least one of label, correct and reward");

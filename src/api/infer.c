@@ -2,14 +2,14 @@
 /* One inference request, from its headers to its reply.
  *
  *     headers   which model, which key: which version; may it come in at all (before a byte of the body is read)
- *     body      JSON into a pooled buffer; at the border of a binary request the block is made, and the tensors go straight into it
- *     complete  the rest of the parse; submit
- *     done      the reply, the counters, the memory for feedback
+ *     body      JSON into a pooled buffer; at the border of a binary request the block is made, and the tensors go
+ * straight into it complete  the rest of the parse; submit done      the reply, the counters, the memory for feedback
  *
  * The assignment key is the user header, else the request's id; the id may stand in the JSON, so the choice made on
  * the headers is made again when the JSON is read and says otherwise.
  *
- * A version that goes away while it has the request gives it back (moved): it is then given to the version that serves now. */
+ * A version that goes away while it has the request gives it back (moved): it is then given to the version that serves
+ * now. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -30,16 +30,16 @@ struct infer_state {
     int64_t named;             /* version in the path; 0: none */
     uint64_t json_bytes, tail; /* of the body: UINT64_MAX while not known */
     /* the choice */
-    struct sched *sched;       /* admitted there; NULL: not admitted */
+    struct sched *sched; /* admitted there; NULL: not admitted */
     struct series *series;
     int64_t version;
     enum arm arm;
     bool rollout, counted, submitted, parsed;
     struct predictor predictor;
-    uint64_t admitted;         /* bytes */
+    uint64_t admitted; /* bytes */
     uint64_t block, block_bytes;
     uint64_t timeout_us;
-    bool spoiled;              /* its canary died with it and another version answered: an error of the canary all the same */
+    bool spoiled; /* its canary died with it and another version answered: an error of the canary all the same */
 };
 
 static unsigned shard_of(const struct infer_state *s)
@@ -169,7 +169,8 @@ static enum err_code choose(struct infer_state *s, const struct pick *p, uint64_
     series_begin(s->series, shard_of(s));
     s->counted = true;
     if (!next) {
-        return err_set(e, ERR_UNAVAILABLE, "version %lld of model '%s' is just going out of service; try again", (long long)s->version, p->route->name);
+        return err_set(e, ERR_UNAVAILABLE, "version %lld of model '%s' is just going out of service; try again",
+                       (long long)s->version, p->route->name);
     }
     if (sched_admit(next, bytes, e) != ERR_OK) {
         return e->code;
@@ -242,13 +243,16 @@ static enum err_code read_lengths(struct infer_state *s, struct err *e)
         return ERR_OK;
     }
     if (http_header_count(x, "inference-header-content-length") != 1 || !str_u64(h, &n)) {
-        return err_set(e, ERR_INVALID, "Inference-Header-Content-Length is sent once and is a decimal number, not '" STR_FMT "'", (int)MIN(h.n, (size_t)64), h.p);
+        return err_set(e, ERR_INVALID,
+                       "Inference-Header-Content-Length is sent once and is a decimal number, not '" STR_FMT "'",
+                       (int)MIN(h.n, (size_t)64), h.p);
     }
     if (x->length < 0) {
         return err_set(e, ERR_LENGTH, "a request with binary tensors needs a Content-Length");
     }
     if (n > (uint64_t)x->length) {
-        return err_set(e, ERR_INVALID, "Inference-Header-Content-Length is %llu, but the body has only %lld bytes", (unsigned long long)n, (long long)x->length);
+        return err_set(e, ERR_INVALID, "Inference-Header-Content-Length is %llu, but the body has only %lld bytes",
+                       (unsigned long long)n, (long long)x->length);
     }
     s->json_bytes = n;
     s->tail = (uint64_t)x->length - n;
@@ -272,7 +276,8 @@ static void on_headers(struct request *r)
     s->r = r;
     s->block = WINDOW_NONE;
     s->model = r->arg[0];
-    if (version_arg(r, &s->named, &e) != ERR_OK || read_identity(s, &e) != ERR_OK || read_lengths(s, &e) != ERR_OK || pick_and_choose(s, &e) != ERR_OK) {
+    if (version_arg(r, &s->named, &e) != ERR_OK || read_identity(s, &e) != ERR_OK || read_lengths(s, &e) != ERR_OK ||
+        pick_and_choose(s, &e) != ERR_OK) {
         refuse(s, &e);
         return;
     }
@@ -301,7 +306,8 @@ static enum err_code make_block(struct infer_state *s, struct err *e)
     s->block_bytes = s->oip.block_bytes;
     s->block = sched_take(s->sched, s->block_bytes);
     if (s->block == WINDOW_NONE) {
-        return err_set(e, ERR_UNAVAILABLE, "the input window of '" STR_FMT "' is full: %llu bytes do not fit now", STR_ARG(s->model), (unsigned long long)s->block_bytes);
+        return err_set(e, ERR_UNAVAILABLE, "the input window of '" STR_FMT "' is full: %llu bytes do not fit now",
+                       STR_ARG(s->model), (unsigned long long)s->block_bytes);
     }
     b = (void *)sched_at(s->sched, s->block);
     return oip_fill(&s->oip, info, b, s->block, e);
@@ -365,7 +371,8 @@ static void on_body(struct request *r, const char *p, size_t n)
     }
     buf_add(&r->body, p, n);
     if (r->body.over) {
-        err_set(&e, ERR_TOO_LARGE, "the JSON part of the body is larger than %llu bytes", (unsigned long long)r->body.max);
+        err_set(&e, ERR_TOO_LARGE, "the JSON part of the body is larger than %llu bytes",
+                (unsigned long long)r->body.max);
         refuse(s, &e);
     } else if (!s->parsed && s->tail > 0 && r->body.n == s->json_bytes) {
         if (parse(s, &e) != ERR_OK || direct_body(s, &e) != ERR_OK) {
@@ -411,7 +418,8 @@ static void on_complete(struct request *r)
     }
 }
 
-/* The version went away with the request in its queue. The bytes are copied to the version that serves now, whose signature is the same. */
+/* The version went away with the request in its queue. The bytes are copied to the version that serves now, whose
+ * signature is the same. */
 static enum err_code move(struct infer_state *s, struct err *e)
 {
     struct pick p;
@@ -425,11 +433,13 @@ static enum err_code move(struct infer_state *s, struct err *e)
     }
     to = s->r->plane->shard->sched[p.version->slot];
     if (!to || to == s->sched || s->named != 0) {
-        return err_set(e, ERR_UNAVAILABLE, "version %lld of '" STR_FMT "' was taken out of service", (long long)s->version, STR_ARG(s->model));
+        return err_set(e, ERR_UNAVAILABLE, "version %lld of '" STR_FMT "' was taken out of service",
+                       (long long)s->version, STR_ARG(s->model));
     }
     b = sched_info(to);
     if (a->n_in != b->n_in || a->n_out != b->n_out || sched_admit(to, s->admitted, e) != ERR_OK) {
-        return err_set(e, ERR_UNAVAILABLE, "version %lld of '" STR_FMT "' was taken out of service", (long long)s->version, STR_ARG(s->model));
+        return err_set(e, ERR_UNAVAILABLE, "version %lld of '" STR_FMT "' was taken out of service",
+                       (long long)s->version, STR_ARG(s->model));
     }
     at = sched_take(to, s->block_bytes);
     if (at == WINDOW_NONE) {
@@ -464,14 +474,19 @@ static void remember(struct infer_state *s, const struct job_result *job)
         }
         first = i == 0 ? c : first;
     }
-    join_put(facts_of(s->r)->join, s->model, s->id, s->series, s->version, s->arm, rows == 1 ? first : (struct str){NULL, 0});
+    join_put(facts_of(s->r)->join, s->model, s->id, s->series, s->version, s->arm,
+             rows == 1 ? first : (struct str){NULL, 0});
 }
 
 static void answer(struct infer_state *s, const struct infer_result *res)
 {
     struct http_ex *x = s->r->x;
-    struct oip_reply reply = {.model = s->model, .version = s->version, .id = s->oip.id, .info = sched_info(s->sched),
-        .labels = (const char *const *)s->predictor.labels, .n_labels = s->predictor.n_labels};
+    struct oip_reply reply = {.model = s->model,
+                              .version = s->version,
+                              .id = s->oip.id,
+                              .info = sched_info(s->sched),
+                              .labels = (const char *const *)s->predictor.labels,
+                              .n_labels = s->predictor.n_labels};
     uint64_t json_bytes;
     struct err e;
 
@@ -483,7 +498,8 @@ static void answer(struct infer_state *s, const struct infer_result *res)
     http_reply_header(x, "Content-Type", json_bytes ? STR("application/octet-stream") : STR("application/json"));
     if (json_bytes) {
         char n[24];
-        http_reply_header(x, "Inference-Header-Content-Length", (struct str){n, (size_t)snprintf(n, sizeof(n), "%llu", (unsigned long long)json_bytes)});
+        http_reply_header(x, "Inference-Header-Content-Length",
+                          (struct str){n, (size_t)snprintf(n, sizeof(n), "%llu", (unsigned long long)json_bytes)});
     }
     identify(s);
     if (!s->spoiled) {

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* GET /: one plain page for people. It is written here in whole, from page.html and what control knows at this moment; it needs no
- * script, fetches nothing but its style, and can change nothing. Whatever did not come from this file is escaped.
+/* GET /: one plain page for people. It is written here in whole, from page.html and what control knows at this moment;
+ * it needs no script, fetches nothing but its style, and can change nothing. Whatever did not come from this file is
+ * escaped.
  *
- * A difference between two arms is coloured only when both have enough samples to look at; it is a reading, not a verdict.
+ * A difference between two arms is coloured only when both have enough samples to look at; it is a reading, not a
+ * verdict.
  *
  * Thread: control's loop. */
 #include <math.h>
@@ -16,8 +18,8 @@ extern const size_t embed_api_page_html_size;
 extern const char embed_api_style_css[];
 extern const size_t embed_api_style_css_size;
 
-#define ENOUGH 100         /* requests, or judged answers, in each arm */
-#define SAME_TIME 0.05     /* what a sketch and chance can tell apart */
+#define ENOUGH 100     /* requests, or judged answers, in each arm */
+#define SAME_TIME 0.05 /* what a sketch and chance can tell apart */
 #define SAME_RATE 0.001
 #define CLASSES_SHOWN 8
 
@@ -184,7 +186,8 @@ static void put_version_cells(struct buf *b, const struct version *v)
     struct series_sum sum;
 
     version_sum(v, &sum);
-    buf_addf(b, "<td>%lld</td><td class=\"text\"><span class=\"state %s\">%s</span></td><td>", (long long)v->row.number, state, state);
+    buf_addf(b, "<td>%lld</td><td class=\"text\"><span class=\"state %s\">%s</span></td><td>", (long long)v->row.number,
+             state, state);
     put_count(b, sum.requests);
     BUF_LIT(b, "</td><td>");
     if (sum.requests > 0) {
@@ -233,10 +236,13 @@ static void put_models(struct buf *b, const struct request *r)
         BUF_LIT(b, "<section class=\"empty\"><h2>No model yet</h2><code>weir push NAME PATH</code></section>");
         return;
     }
-    BUF_LIT(b, "<section><h2>Models</h2><div class=\"wide\"><table>\n<caption>The stable version of each, and what it has answered</caption>\n"
+    BUF_LIT(b, "<section><h2>Models</h2><div class=\"wide\"><table>\n<caption>The stable version of each, and what it "
+               "has answered</caption>\n"
                "<thead><tr><th scope=\"col\" class=\"text\">Model</th><th scope=\"col\" class=\"text\">Family</th>"
-               "<th scope=\"col\" class=\"text\">Place</th><th scope=\"col\">Stable</th><th scope=\"col\" class=\"text\">State</th>"
-               "<th scope=\"col\">Requests</th><th scope=\"col\">Error rate</th><th scope=\"col\">p50</th><th scope=\"col\">p95</th>"
+               "<th scope=\"col\" class=\"text\">Place</th><th scope=\"col\">Stable</th><th scope=\"col\" "
+               "class=\"text\">State</th>"
+               "<th scope=\"col\">Requests</th><th scope=\"col\">Error rate</th><th scope=\"col\">p50</th><th "
+               "scope=\"col\">p95</th>"
                "<th scope=\"col\">p99</th><th scope=\"col\">Workers</th></tr></thead>\n<tbody>\n");
     for (size_t i = 0; i < n; i++) {
         put_model(b, all[i]);
@@ -318,9 +324,9 @@ static void put_arms(struct buf *b, const struct arms *a)
     uint64_t correct[2] = {s->feedback_correct, c->feedback_correct}, told[2] = {s->feedback_n, c->feedback_n};
 
     buf_addf(b,
-        "<table>\n<caption>The arms</caption>\n<thead><tr><td></td><th scope=\"col\">stable, version %lld</th>"
-        "<th scope=\"col\">canary, version %lld</th><th scope=\"col\">difference</th></tr></thead>\n<tbody>\n",
-        (long long)ro->stable, (long long)ro->canary);
+             "<table>\n<caption>The arms</caption>\n<thead><tr><td></td><th scope=\"col\">stable, version %lld</th>"
+             "<th scope=\"col\">canary, version %lld</th><th scope=\"col\">difference</th></tr></thead>\n<tbody>\n",
+             (long long)ro->stable, (long long)ro->canary);
     row_begin(b, "Share");
     BUF_LIT(b, "<td>");
     put_share(b, 10000 - ro->share_bp);
@@ -331,9 +337,9 @@ static void put_arms(struct buf *b, const struct arms *a)
     put_count_row(b, "Requests", s->requests, c->requests);
     put_count_row(b, "Errors", s->errors, c->errors);
     put_rate_row(b, "Error rate", errors, requests, true);
-    put_time_row(b, "p50", a, s->latency.p50, c->latency.p50);
-    put_time_row(b, "p95", a, s->latency.p95, c->latency.p95);
-    put_time_row(b, "p99", a, s->latency.p99, c->latency.p99);
+    put_time_row(b, "Latency p50", a, s->latency.p50, c->latency.p50);
+    put_time_row(b, "Latency p95", a, s->latency.p95, c->latency.p95);
+    put_time_row(b, "Latency p99", a, s->latency.p99, c->latency.p99);
     put_rate_row(b, "Accuracy", correct, told, false);
     put_count_row(b, "Answers judged", told[0], told[1]);
     BUF_LIT(b, "</tbody></table>\n");
@@ -354,12 +360,13 @@ static double class_share(const struct series_sum *s, const char *name)
     return all > 0 ? (double)n / (double)all : 0;
 }
 
-static void put_bar_cell(struct buf *b, double share, const char *fill)
+/* The bars of a table are drawn against the longest of them. */
+static void put_bar_cell(struct buf *b, double share, double longest, const char *arm)
 {
     buf_addf(b,
-        "<td>%.1f <span class=\"unit\">%%</span><svg class=\"bar\" viewBox=\"0 0 100 8\" preserveAspectRatio=\"none\" aria-hidden=\"true\">"
-        "<rect class=\"track\" width=\"100\" height=\"8\"/><rect class=\"fill %s\" width=\"%.2f\" height=\"8\"/></svg></td>",
-        share * 100, fill, share * 100);
+             "<td><svg class=\"bar\" viewBox=\"0 0 100 8\" preserveAspectRatio=\"none\" aria-hidden=\"true\">"
+             "<rect class=\"%s\" width=\"%.2f\" height=\"8\"/></svg>%.1f <span class=\"unit\">%%</span></td>",
+             arm, longest > 0 ? share / longest * 100 : 0, share * 100);
 }
 
 /* The classes most frequent in either arm, by turns. */
@@ -386,24 +393,30 @@ static void put_class_mix(struct buf *b, const struct arms *a)
 {
     const char *names[CLASSES_SHOWN];
     size_t n = top_classes(a, names);
+    double longest = 0;
 
     if (n == 0) {
         return;
     }
-    BUF_LIT(b, "<table>\n<caption>What they answer: the predicted classes</caption>\n<thead><tr><th scope=\"col\" class=\"text\">Class</th>"
-               "<th scope=\"col\">stable</th><th scope=\"col\">canary</th><th scope=\"col\">difference</th></tr></thead>\n<tbody>\n");
+    for (size_t i = 0; i < n; i++) {
+        longest = fmax(longest, fmax(class_share(&a->sum[0], names[i]), class_share(&a->sum[1], names[i])));
+    }
+    BUF_LIT(b, "<table>\n<caption>What they answer: the predicted classes</caption>\n<thead><tr><th scope=\"col\" "
+               "class=\"text\">Class</th>"
+               "<th scope=\"col\">stable</th><th scope=\"col\">canary</th><th "
+               "scope=\"col\">difference</th></tr></thead>\n<tbody>\n");
     for (size_t i = 0; i < n; i++) {
         double stable = class_share(&a->sum[0], names[i]), canary = class_share(&a->sum[1], names[i]);
 
         BUF_LIT(b, "<tr><th scope=\"row\">");
         put_z(b, names[i]);
         BUF_LIT(b, "</th>");
-        put_bar_cell(b, stable, "stable");
-        put_bar_cell(b, canary, "canary");
+        put_bar_cell(b, stable, longest, "stable");
+        put_bar_cell(b, canary, longest, "canary");
         BUF_LIT(b, "<td>");
         if (a->sum[0].n_classes > 0 && a->sum[1].n_classes > 0) {
             put_sign(b, canary - stable);
-            buf_addf(b, "%.1f <span class=\"unit\">points</span>", fabs(canary - stable) * 100);
+            buf_addf(b, "%.1f", fabs(canary - stable) * 100);
         }
         BUF_LIT(b, "</td></tr>\n");
     }
@@ -428,9 +441,9 @@ static void put_rollout(struct buf *b, const struct model *m)
     buf_addf(b, " beside version %lld</h2><p class=\"quiet\"><span>since ", (long long)m->rollout.stable);
     put_when(b, m->rollout.started_ms);
     BUF_LIT(b, "</span>");
-    if (m->canary_series && series_since_ms(m->canary_series) > m->rollout.started_ms + 1000) {
+    if (counting_since(m) > m->rollout.started_ms) {
         BUF_LIT(b, "<span>counted since ");
-        put_when(b, series_since_ms(m->canary_series));
+        put_when(b, counting_since(m));
         BUF_LIT(b, "</span>");
     }
     if (a.sum[0].keyless + a.sum[1].keyless > 0) {
@@ -474,14 +487,16 @@ static void put_outcomes(struct buf *b, const struct request *r)
             continue;
         }
         if (shown++ == 0) {
-            BUF_LIT(b, "<section><h2>Last rollouts</h2><div class=\"wide\"><table>\n<caption>How each model's last one ended</caption>\n"
+            BUF_LIT(b, "<section><h2>Last rollouts</h2><div class=\"wide\"><table>\n<caption>How each model's last one "
+                       "ended</caption>\n"
                        "<thead><tr><th scope=\"col\" class=\"text\">Model</th><th scope=\"col\">Version</th>"
                        "<th scope=\"col\" class=\"text\">Outcome</th><th scope=\"col\" class=\"text\">When</th>"
                        "<th scope=\"col\" class=\"text\">Why</th></tr></thead>\n<tbody>\n");
         }
         BUF_LIT(b, "<tr><th scope=\"row\" class=\"name\">");
         put_z(b, all[i]->row.name);
-        buf_addf(b, "</th><td>%lld</td><td class=\"text\">%s</td><td class=\"text\">", (long long)ro->canary, words[ro->state]);
+        buf_addf(b, "</th><td>%lld</td><td class=\"text\">%s</td><td class=\"text\">", (long long)ro->canary,
+                 words[ro->state]);
         put_when(b, ro->ended_ms);
         BUF_LIT(b, "</td><td class=\"text say\">");
         put_z(b, ro->reason);
@@ -497,7 +512,11 @@ static void put_outcomes(struct buf *b, const struct request *r)
 static const struct {
     const char *mark;
     void (*put)(struct buf *b, const struct request *r);
-} parts[] = {{"server", put_server}, {"rollouts", put_rollouts}, {"models", put_models}, {"outcomes", put_outcomes}, {"now", put_now}};
+} parts[] = {{"server", put_server},
+             {"rollouts", put_rollouts},
+             {"models", put_models},
+             {"outcomes", put_outcomes},
+             {"now", put_now}};
 
 static void put_page(struct buf *b, const struct request *r)
 {
@@ -522,7 +541,8 @@ static void put_page(struct buf *b, const struct request *r)
 
 static void safe_headers(struct http_ex *x)
 {
-    http_reply_header(x, "Content-Security-Policy",
+    http_reply_header(
+        x, "Content-Security-Policy",
         STR("default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"));
     http_reply_header(x, "X-Content-Type-Options", STR("nosniff"));
     http_reply_header(x, "Referrer-Policy", STR("no-referrer"));

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The route table at work: patterns split once at start, a path split once a request, and the glue to HTTP.
  *
- * Rows are kept in small groups, by the number of their segments and their first one, so that a request is compared with a handful of
- * rows and nothing is allocated. Literals are compared as they were sent; only parameters are decoded, once, and a decoded
- * parameter must be a name, so that no '/', no NUL and no ".." comes out of an escape.
+ * Rows are kept in small groups, by the number of their segments and their first one, so that a request is compared
+ * with a handful of rows and nothing is allocated. Literals are compared as they were sent; only parameters are
+ * decoded, once, and a decoded parameter must be a name, so that no '/', no NUL and no ".." comes out of an escape.
  *
  * A request refused here (404, 405, 401, 403, 413) never becomes a struct request: x->user stays NULL.
  *
@@ -15,7 +15,7 @@
 #include "base/json.h"
 
 #define SEGMENTS_MAX 8
-#define FIRST_MAX 64          /* longest first segment of a pattern */
+#define FIRST_MAX 64 /* longest first segment of a pattern */
 #define PARAMETERS_MAX 2
 #define POOL_MAX 64           /* requests kept for later */
 #define KEEP_BODY (64u << 10) /* of the body memory of each */
@@ -48,7 +48,8 @@ static enum http_method method_of(const char *name)
     return HTTP_OTHER;
 }
 
-/* The segments of a path; false if it can match no pattern: not absolute, too many, or one that is empty, "." or "..". */
+/* The segments of a path; false if it can match no pattern: not absolute, too many, or one that is empty, "." or "..".
+ */
 static bool path_split(struct str path, struct str *seg, size_t *n)
 {
     size_t count = 0;
@@ -152,8 +153,10 @@ static bool row_fits(const struct row *row, const struct str *seg, size_t n)
     return true;
 }
 
-/* The row of a request. NULL: none has the path (*allowed 0), or none of those has the method (*allowed: a bit for each that they have). */
-static const struct row *row_find(const struct plane *p, enum http_method method, const struct str *seg, size_t n, unsigned *allowed)
+/* The row of a request. NULL: none has the path (*allowed 0), or none of those has the method (*allowed: a bit for each
+ * that they have). */
+static const struct row *row_find(const struct plane *p, enum http_method method, const struct str *seg, size_t n,
+                                  unsigned *allowed)
 {
     char text[FIRST_MAX + 1];
     struct str key = group_key(text, seg, n);
@@ -175,7 +178,8 @@ static const struct row *row_find(const struct plane *p, enum http_method method
 }
 
 /* Decodes and checks the parameters of a row that was found. */
-static enum err_code take_parameters(struct http_ex *x, const struct row *row, const struct str *seg, size_t n, struct str *arg, struct err *e)
+static enum err_code take_parameters(struct http_ex *x, const struct row *row, const struct str *seg, size_t n,
+                                     struct str *arg, struct err *e)
 {
     size_t count = 0;
 
@@ -187,12 +191,14 @@ static enum err_code take_parameters(struct http_ex *x, const struct row *row, c
         if (memchr(one.p, '%', one.n)) {
             one = http_decode(x, one);
             if (!one.p) {
-                return err_set(e, ERR_INVALID, "the path holds a malformed escape: %%XX with two hexadecimal digits, not %%00");
+                return err_set(e, ERR_INVALID,
+                               "the path holds a malformed escape: %%XX with two hexadecimal digits, not %%00");
             }
         }
         if (!name_ok(one)) {
-            return err_set(e, ERR_INVALID, "'%.*s' in the path is not a name: letters, digits, '.', '_' and '-', at most %d of them",
-                (int)MIN(one.n, (size_t)100), one.p, NAME_MAX_LEN);
+            return err_set(e, ERR_INVALID,
+                           "'%.*s' in the path is not a name: letters, digits, '.', '_' and '-', at most %d of them",
+                           (int)MIN(one.n, (size_t)100), one.p, NAME_MAX_LEN);
         }
         arg[count++] = one;
     }
@@ -300,7 +306,8 @@ static uint64_t body_limit(const struct request *r)
 
 static enum err_code body_too_large(const struct request *r, struct err *e)
 {
-    return err_set(e, ERR_TOO_LARGE, "the body is larger than the %llu bytes that this route takes", (unsigned long long)body_limit(r));
+    return err_set(e, ERR_TOO_LARGE, "the body is larger than the %llu bytes that this route takes",
+                   (unsigned long long)body_limit(r));
 }
 
 static const struct row *admit(struct plane *p, struct http_ex *x, struct str *arg, unsigned *allowed, struct err *e)
@@ -410,5 +417,6 @@ static void on_finished(void *ctx, struct http_ex *x)
 
 struct http_service plane_service(struct plane *p)
 {
-    return (struct http_service){.ctx = p, .headers = on_headers, .body = on_body, .complete = on_complete, .finished = on_finished};
+    return (struct http_service){
+        .ctx = p, .headers = on_headers, .body = on_body, .complete = on_complete, .finished = on_finished};
 }

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A plane: one route table and what its handlers need, served by listeners. There are two, data (a listener on every connection thread) and
- * admin (one on the control thread).
+/* A plane: one route table and what its handlers need, served by listeners. There are two, data (a listener on every
+ * connection thread) and admin (one on the control thread).
  *
- * A request is matched against the table on its headers: unknown path 404, known path with another method 405 (Allow says which),
- * access refused 401/403, body above the route's limit 413. All checks hang on the row that was found, never on the path's text. Path parameters are
- * decoded once ({model}, {version}) and checked as names.
+ * A request is matched against the table on its headers: unknown path 404, known path with another method 405 (Allow
+ * says which), access refused 401/403, body above the route's limit 413. All checks hang on the row that was found,
+ * never on the path's text. Path parameters are decoded once ({model}, {version}) and checked as names.
  *
- * A handler is either simple (`run`: called when the whole body is in) or a set of stages, for bodies that are not to be buffered.
+ * A handler is either simple (`run`: called when the whole body is in) or a set of stages, for bodies that are not to
+ * be buffered.
  *
  * Thread: the loop of the listener that got the request. */
 #ifndef WEIR_API_PLANE_H
@@ -21,19 +22,19 @@ struct request {
     struct http_ex *x;
     struct plane *plane;
     const struct api_route *route;
-    struct str arg[2];        /* the path's parameters, in order; p == NULL beyond */
-    struct buf body;          /* simple handlers: the whole body */
-    void *state;              /* the handler's */
-    bool pending;             /* a simple handler that replies later sets it (and keeps the request until `finished`) */
+    struct str arg[2]; /* the path's parameters, in order; p == NULL beyond */
+    struct buf body;   /* simple handlers: the whole body */
+    void *state;       /* the handler's */
+    bool pending;      /* a simple handler that replies later sets it (and keeps the request until `finished`) */
 };
 
 struct api_route {
-    const char *method;       /* "GET" (HEAD goes with it), "POST" */
-    const char *pattern;      /* "/v2/models/{model}/versions/{version}/infer" */
+    const char *method;  /* "GET" (HEAD goes with it), "POST" */
+    const char *pattern; /* "/v2/models/{model}/versions/{version}/infer" */
     void (*run)(struct request *r);
     const struct api_stages *stages; /* instead of run */
-    uint64_t max_body;        /* 0: the plane's limit */
-    const char *help;         /* one line, for documentation */
+    uint64_t max_body;               /* 0: the plane's limit */
+    const char *help;                /* one line, for documentation */
 };
 struct api_stages {
     void (*headers)(struct request *r);
@@ -41,7 +42,7 @@ struct api_stages {
     void (*complete)(struct request *r);
 };
 struct plane {
-    const char *name;         /* "data", "admin" */
+    const char *name; /* "data", "admin" */
     const struct api_route *routes;
     size_t n_routes;
     void (*finished)(struct request *r); /* before the request's memory goes: lets go of r->state; may be NULL */
@@ -49,13 +50,13 @@ struct plane {
     enum err_code (*access)(struct plane *p, const struct http_ex *x, const struct api_route *row, struct err *e);
     struct control *control;
     struct router *router;
-    struct shard *shard;      /* data: this thread's; admin: NULL */
-    const void *facts;        /* the plane's own: struct admin_facts, struct data_facts */
-    uint64_t max_body;        /* for rows without a limit of their own; 0: the listener's is the only one */
+    struct shard *shard; /* data: this thread's; admin: NULL */
+    const void *facts;   /* the plane's own: struct admin_facts, struct data_facts */
+    uint64_t max_body;   /* for rows without a limit of their own; 0: the listener's is the only one */
     /* private */
-    struct request *free;     /* pool, chained by their state */
+    struct request *free; /* pool, chained by their state */
     unsigned n_free;
-    struct map by_first;      /* rows by number of segments and first segment: an index for the match */
+    struct map by_first; /* rows by number of segments and first segment: an index for the match */
 };
 void plane_init(struct plane *p); /* after the public fields are filled */
 void plane_done(struct plane *p);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What class a result predicts. A text or integer output says it itself (its first element of a row); of a floating point output it
- * is the largest along the last dimension, by its label if the version has labels.
+/* What class a result predicts. A text or integer output says it itself (its first element of a row); of a floating
+ * point output it is the largest along the last dimension, by its label if the version has labels.
  *
  * The tensors may be a worker's memory: every length is read once and checked. */
 #include <inttypes.h>

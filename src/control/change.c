@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Changes: one at a time a model, written before it acts. A rollback does not queue here: it is in force at once (release.c), and a
- * change that was being written meanwhile is void: its rows are overwritten by the rollback's, its act never happens. */
+/* Changes: one at a time a model, written before it acts. A rollback does not queue here: it is in force at once
+ * (release.c), and a change that was being written meanwhile is void: its rows are overwritten by the rollback's, its
+ * act never happens. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -65,10 +66,10 @@ static void write_change(struct store *s, struct store_job *job)
     struct change_job *j = CONTAINER_OF(job, struct change_job, job);
     struct change *ch = j->ch;
     struct store_change sc = {.model = ch->has_model ? &ch->model_row : NULL,
-        .version = ch->has_version ? &ch->version_row : NULL,
-        .rollout = ch->has_rollout ? &ch->rollout_row : NULL,
-        .rollout_ended = ch->has_ended ? &ch->ended_row : NULL,
-        .history = &ch->history_row};
+                              .version = ch->has_version ? &ch->version_row : NULL,
+                              .rollout = ch->has_rollout ? &ch->rollout_row : NULL,
+                              .rollout_ended = ch->has_ended ? &ch->ended_row : NULL,
+                              .history = &ch->history_row};
 
     if (store_apply(s, &sc, &j->err) == ERR_OK) {
         j->err.code = ERR_OK;
@@ -112,7 +113,8 @@ void change_submit(struct change *ch)
     *at = ch;
 }
 
-void history_fill(struct history_row *h, const struct model *m, int64_t version, const char *kind, struct str actor, const char *fmt, ...)
+void history_fill(struct history_row *h, const struct model *m, int64_t version, const char *kind, struct str actor,
+                  const char *fmt, ...)
 {
     va_list ap;
 

@@ -12,15 +12,23 @@ const char *const version_state_names[] = {"registered", "loading", "ready", "de
 
 static const char *const place_words[] = {"worker", "inline", NULL};
 const struct setting family_settings[] = {
-    {"place", SET_ENUM, offsetof(struct family, place), "worker", 0, 0, place_words, "where its models run: worker (a sandboxed process) or inline (trusted tiny models)"},
-    {"instances", SET_U64, offsetof(struct family, instances), "1", 1, INSTANCES_MAX, NULL, "processes of each version"},
+    {"place", SET_ENUM, offsetof(struct family, place), "worker", 0, 0, place_words,
+     "where its models run: worker (a sandboxed process) or inline (trusted tiny models)"},
+    {"instances", SET_U64, offsetof(struct family, instances), "1", 1, INSTANCES_MAX, NULL,
+     "processes of each version"},
     {"threads", SET_U64, offsetof(struct family, threads), "1", 1, 256, NULL, "threads within one run"},
-    {"batch_max", SET_U64, offsetof(struct family, batch_max), "64", 1, 1024, NULL, "most rows joined into one run; 1 switches joining off"},
-    {"queue_requests", SET_U64, offsetof(struct family, queue_requests), "1024", 1, 100000, NULL, "requests of one version waiting or running, then 503"},
-    {"queue_bytes", SET_BYTES, offsetof(struct family, queue_bytes), "256MiB", 1 << 20, 1ull << 36, NULL, "bytes of those requests, then 503"},
-    {"inline_max", SET_DURATION, offsetof(struct family, inline_max_us), "2ms", 1, 1000000, NULL, "slowest warm run that place: inline accepts"},
-    {"timeout", SET_DURATION, offsetof(struct family, timeout_us), "30s", 1000, 3600000000ull, NULL, "deadline of a request that names none"},
-    {"output_bytes", SET_BYTES, offsetof(struct family, out_bytes), "64MiB", 1 << 20, 1ull << 32, NULL, "room for the outputs of one thread's requests at one instance"},
+    {"batch_max", SET_U64, offsetof(struct family, batch_max), "64", 1, 1024, NULL,
+     "most rows joined into one run; 1 switches joining off"},
+    {"queue_requests", SET_U64, offsetof(struct family, queue_requests), "1024", 1, 100000, NULL,
+     "requests of one version waiting or running, then 503"},
+    {"queue_bytes", SET_BYTES, offsetof(struct family, queue_bytes), "256MiB", 1 << 20, 1ull << 36, NULL,
+     "bytes of those requests, then 503"},
+    {"inline_max", SET_DURATION, offsetof(struct family, inline_max_us), "2ms", 1, 1000000, NULL,
+     "slowest warm run that place: inline accepts"},
+    {"timeout", SET_DURATION, offsetof(struct family, timeout_us), "30s", 1000, 3600000000ull, NULL,
+     "deadline of a request that names none"},
+    {"output_bytes", SET_BYTES, offsetof(struct family, out_bytes), "64MiB", 1 << 20, 1ull << 32, NULL,
+     "room for the outputs of one thread's requests at one instance"},
 };
 const size_t n_family_settings = COUNT_OF(family_settings);
 
@@ -67,7 +75,10 @@ const char *version_serving(const struct version *v)
     const struct model *m = v->model;
     int64_t n = v->row.number;
 
-    return m->row.stable == n ? "stable" : rollout_running(m) && m->rollout.canary == n ? "canary" : m->row.previous == n ? "previous" : "none";
+    return m->row.stable == n                             ? "stable"
+           : rollout_running(m) && m->rollout.canary == n ? "canary"
+           : m->row.previous == n                         ? "previous"
+                                                          : "none";
 }
 
 struct router *control_router(struct control *c)
@@ -121,7 +132,8 @@ struct model *model_add(struct control *c, const struct model_row *row)
     m->family = family_for(c, str_of(row->family), str_of(row->name), &e);
     if (!m->family) {
         m->family = family_for(c, (struct str){NULL, 0}, STR("default"), &e);
-        log_warn("control", "the family is not in the configuration any more; default is used model=%s family=%s", row->name, row->family);
+        log_warn("control", "the family is not in the configuration any more; default is used model=%s family=%s",
+                 row->name, row->family);
     }
     c->models = xrealloc(c->models, (c->n_models + 1) * sizeof(struct model *));
     c->models[c->n_models++] = m;
@@ -276,14 +288,14 @@ static void route_version_fill(struct route_version *out, const struct version *
     bool loaded = version_loaded(v);
 
     *out = (struct route_version){.number = v->row.number,
-        .slot = loaded ? v->slot : -1,
-        .state = version_state_names[v->state],
-        .why = v->state == VERSION_FAILED ? xstrdup(v->why.text) : NULL,
-        .info = loaded ? v->info : NULL,
-        .series = loaded ? v->direct : NULL,
-        .labels = v->labels,
-        .n_labels = v->n_labels,
-        .prediction = v->prediction};
+                                  .slot = loaded ? v->slot : -1,
+                                  .state = version_state_names[v->state],
+                                  .why = v->state == VERSION_FAILED ? xstrdup(v->why.text) : NULL,
+                                  .info = loaded ? v->info : NULL,
+                                  .series = loaded ? v->direct : NULL,
+                                  .labels = v->labels,
+                                  .n_labels = v->n_labels,
+                                  .prediction = v->prediction};
 }
 
 static struct route *route_of(const struct model *m)
@@ -347,7 +359,8 @@ static bool is_wanted(const struct version *v)
     const struct model *m = v->model;
     int64_t n = v->row.number;
 
-    return n == m->row.stable || n == m->row.previous || (rollout_running(m) && n == m->rollout.canary) || v == model_newest(m);
+    return n == m->row.stable || n == m->row.previous || (rollout_running(m) && n == m->rollout.canary) ||
+           v == model_newest(m);
 }
 
 static void ignore(void *ctx, const struct err *e)

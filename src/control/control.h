@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Control: what there is, what shall be, and who serves. Models and their versions, what is loaded, the rollout with its circuit
- * breaker; every change durable before it acts (but a rollback, which acts first), then told to the router.
+/* Control: what there is, what shall be, and who serves. Models and their versions, what is loaded, the rollout with
+ * its circuit breaker; every change durable before it acts (but a rollback, which acts first), then told to the router.
  *
- * Everything here belongs to the control thread, which runs one loop and never blocks: the disk is the store thread's, loading is the
- * workers'. Calls with a `done` finish later on the same loop, exactly once.
+ * Everything here belongs to the control thread, which runs one loop and never blocks: the disk is the store thread's,
+ * loading is the workers'. Calls with a `done` finish later on the same loop, exactly once.
  *
  * Which versions are loaded: the stable one, the one before it, the canary, and the newest. */
 #ifndef WEIR_CONTROL_CONTROL_H
@@ -20,10 +20,10 @@ struct family {
     char name[NAME_MAX_LEN + 1];
     int place;
     uint64_t instances, threads;
-    uint64_t batch_max;          /* most rows in a run; 1: never join */
+    uint64_t batch_max; /* most rows in a run; 1: never join */
     uint64_t queue_requests, queue_bytes;
-    uint64_t inline_max_us;      /* inline: slowest warm run that is accepted */
-    uint64_t timeout_us;         /* deadline of a request that names none */
+    uint64_t inline_max_us; /* inline: slowest warm run that is accepted */
+    uint64_t timeout_us;    /* deadline of a request that names none */
     uint64_t out_bytes;
 };
 extern const struct setting family_settings[];
@@ -33,8 +33,9 @@ struct model;
 struct control_ops { /* what house.c knows and control must not: engines by place */
     const struct engine_ops *(*engine)(const char *backend, enum place place); /* NULL: not in this build */
     int (*pid)(const struct engine *g);                                        /* of a worker; 0: none */
-    void (*evidence)(struct buf *out, const struct model *m);                  /* the arms as JSON, kept when a rollout ends; NULL: none is kept */
-    const char *library;                                                       /* of the ONNX Runtime; NULL: looked for */
+    void (*evidence)(struct buf *out,
+                     const struct model *m); /* the arms as JSON, kept when a rollout ends; NULL: none is kept */
+    const char *library;                     /* of the ONNX Runtime; NULL: looked for */
 };
 
 struct control;
@@ -45,12 +46,13 @@ struct control_spec {
     unsigned n_shards;
     const struct family *families; /* one is named "default" */
     size_t n_families;
-    uint64_t body_max;             /* largest request body: sizes the windows */
+    uint64_t body_max; /* largest request body: sizes the windows */
     struct control_ops ops;
-    const char *import_root;       /* folder under which "path" pushes are allowed, or NULL */
+    const char *import_root; /* folder under which "path" pushes are allowed, or NULL */
 };
 enum err_code control_new(struct control **out, const struct control_spec *spec, struct err *e) MUST_USE;
-/* Reads the store, loads what was loaded. `ready` is called once when every model's serving versions are ready or have failed. */
+/* Reads the store, loads what was loaded. `ready` is called once when every model's serving versions are ready or have
+ * failed. */
 void control_start(struct control *c, void (*ready)(void *ctx), void *ctx);
 /* Closes every pool; `closed` when the last is gone. Then control_free. */
 void control_stop(struct control *c, uint64_t drain_us, void (*closed)(void *ctx), void *ctx);
@@ -71,33 +73,34 @@ struct version {
     const struct model_info *info; /* once ready */
     struct series *direct;
     double load_ms;
-    char **labels;                 /* of model.yaml */
+    char **labels; /* of model.yaml */
     size_t n_labels;
     char prediction_output[TENSOR_NAME_MAX + 1]; /* of model.yaml; "": guessed */
-    int prediction;                /* output port; -1: none */
-    uint64_t retired_requests[ERR_COUNT_]; /* counted in series that are gone: for monotone metrics */
+    int prediction;                              /* output port; -1: none */
+    uint64_t retired_requests[ERR_COUNT_];       /* counted in series that are gone: for monotone metrics */
     /* private to control */
-    int slot;                      /* -1: none */
-    bool pushing;                  /* not registered yet */
-    bool own_model;                /* of a refused push: the model goes with it */
-    struct waiter *waiters;        /* who waits for ready or failed */
+    int slot;               /* -1: none */
+    bool pushing;           /* not registered yet */
+    bool own_model;         /* of a refused push: the model goes with it */
+    struct waiter *waiters; /* who waits for ready or failed */
     uint64_t load_began_us;
 };
 struct model {
     struct model_row row;
     const struct family *family;
-    struct version **versions;     /* ascending */
+    struct version **versions; /* ascending */
     size_t n_versions;
-    struct rollout_row rollout;    /* the running or the last one; id "" if there never was one */
+    struct rollout_row rollout;                   /* the running or the last one; id "" if there never was one */
     struct series *stable_series, *canary_series; /* of the running rollout, or of plain service (canary NULL) */
-    char *evidence;                /* of an ended rollout: the arms as JSON; NULL while it runs */
+    char *evidence;                               /* of an ended rollout: the arms as JSON; NULL while it runs */
     /* private to control */
     struct control *control;
     struct change *changing, *next_change; /* a change that is being written, and those behind it */
-    struct undo *undo;             /* a rollback that is in force and being written */
-    uint64_t epoch;                /* rollbacks so far: a change that began before one is void */
+    struct undo *undo;                     /* a rollback that is in force and being written */
+    uint64_t epoch;                        /* rollbacks so far: a change that began before one is void */
 };
-size_t control_models(const struct control *c, struct model *const **out); /* in order of registration; valid until the next event */
+size_t control_models(const struct control *c,
+                      struct model *const **out); /* in order of registration; valid until the next event */
 struct model *control_model(const struct control *c, struct str name);
 struct version *model_version(const struct model *m, int64_t number);
 const char *version_serving(const struct version *v); /* "stable", "canary", "previous", "none" */
@@ -108,18 +111,18 @@ const char *control_import_root(const struct control *c);
 /* ---- changing; done(ctx, e): e->code ERR_OK or why not ---- */
 /* A push. begin → write* → finish; or import. */
 struct push_spec {
-    struct str model, family;      /* family p == NULL: the one named like the model, else default */
-    int64_t number;                /* 0: the next one */
-    int64_t canary_bp;             /* -1: none */
+    struct str model, family; /* family p == NULL: the one named like the model, else default */
+    int64_t number;           /* 0: the next one */
+    int64_t canary_bp;        /* -1: none */
     struct str actor;
-    bool raw;                      /* one model file; else the body begins with a manifest of head_bytes */
+    bool raw; /* one model file; else the body begins with a manifest of head_bytes */
     uint64_t head_bytes;
 };
 struct push_result {
     int64_t number;
     char digest[65];
     uint64_t bytes;
-    bool already;                  /* it was this version before */
+    bool already; /* it was this version before */
     double load_ms;
     struct model *model;
 };
@@ -129,25 +132,33 @@ enum err_code push_begin(struct push **out, struct control *c, const struct push
 /* Copies the bytes. False: enough for now; `more` will be called. Errors come out of finish. */
 bool push_write(struct push *p, const void *bytes, size_t n);
 void push_on_more(struct push *p, void (*more)(void *ctx), void *ctx);
-/* All bytes are in (or, with import, path names a file or folder on this machine). done gets the result (valid during the call, NULL on error); p is gone then. */
-void push_finish(struct push *p, const char *import, void (*done)(void *ctx, const struct push_result *r, const struct err *e), void *ctx);
+/* All bytes are in (or, with import, path names a file or folder on this machine). done gets the result (valid during
+ * the call, NULL on error); p is gone then. */
+void push_finish(struct push *p, const char *import,
+                 void (*done)(void *ctx, const struct push_result *r, const struct err *e), void *ctx);
 /* The client went away before finish; nothing is registered. */
 void push_abort(struct push *p);
 
-void control_register(struct control *c, struct str model, struct str family, void (*done)(void *ctx, const struct err *e), void *ctx);
+void control_register(struct control *c, struct str model, struct str family,
+                      void (*done)(void *ctx, const struct err *e), void *ctx);
 /* Starts a rollout of a ready version at a share; a running one is replaced. */
-void control_rollout_start(struct control *c, struct str model, int64_t number, uint32_t share_bp, struct str actor, void (*done)(void *ctx, const struct err *e), void *ctx);
-void control_rollout_share(struct control *c, struct str model, uint32_t share_bp, struct str actor, void (*done)(void *ctx, const struct err *e), void *ctx);
+void control_rollout_start(struct control *c, struct str model, int64_t number, uint32_t share_bp, struct str actor,
+                           void (*done)(void *ctx, const struct err *e), void *ctx);
+void control_rollout_share(struct control *c, struct str model, uint32_t share_bp, struct str actor,
+                           void (*done)(void *ctx, const struct err *e), void *ctx);
 /* number 0: the canary, or with no rollout the newest ready version above the stable one. */
-void control_promote(struct control *c, struct str model, int64_t number, struct str actor, void (*done)(void *ctx, const struct err *e), void *ctx);
+void control_promote(struct control *c, struct str model, int64_t number, struct str actor,
+                     void (*done)(void *ctx, const struct err *e), void *ctx);
 struct rollback_result {
     int64_t from, to;
     char text[400];
-    bool durable;                  /* false: in force, and written as soon as the store can */
-    uint64_t took_us;              /* until it was in force */
+    bool durable;     /* false: in force, and written as soon as the store can */
+    uint64_t took_us; /* until it was in force */
 };
-/* Acts at once, before it returns: no request that comes later reaches the version. done tells how the writing went; ERR_CONFLICT: nothing to roll back. Wins over a change in progress. */
-void control_rollback(struct control *c, struct str model, struct str actor, bool abort_only, void (*done)(void *ctx, const struct rollback_result *r, const struct err *e), void *ctx);
+/* Acts at once, before it returns: no request that comes later reaches the version. done tells how the writing went;
+ * ERR_CONFLICT: nothing to roll back. Wins over a change in progress. */
+void control_rollback(struct control *c, struct str model, struct str actor, bool abort_only,
+                      void (*done)(void *ctx, const struct rollback_result *r, const struct err *e), void *ctx);
 
 /* ---- the circuit breaker: fed by connection threads ---- */
 /* The outcome of a canary's request, in order of answering on this thread; cheap. Any connection thread. */

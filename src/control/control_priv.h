@@ -15,9 +15,9 @@ struct control {
     size_t n_models;
     struct version *slot[VERSION_SLOTS]; /* who has it; NULL: free */
     uint64_t next_series;
-    struct retiree *retirees;            /* series that requests may still hold */
-    struct timer tick;                   /* once a second */
-    unsigned pools;                      /* open */
+    struct retiree *retirees; /* series that requests may still hold */
+    struct timer tick;        /* once a second */
+    unsigned pools;           /* open */
     bool started, announced, stopping;
     void (*on_ready)(void *ctx);
     void *on_ready_ctx;
@@ -72,7 +72,8 @@ struct change {
 };
 void change_submit(struct change *ch);
 /* A row of history; text by format. */
-void history_fill(struct history_row *h, const struct model *m, int64_t version, const char *kind, struct str actor, const char *fmt, ...) PRINTF(6, 7);
+void history_fill(struct history_row *h, const struct model *m, int64_t version, const char *kind, struct str actor,
+                  const char *fmt, ...) PRINTF(6, 7);
 /* After a model's changing or undo field was cleared: goes on with what waits. */
 void change_next(struct model *m);
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Loading and unloading a version: verify the artifact (store thread), read model.yaml, open a pool; and what the pool tells. */
+/* Loading and unloading a version: verify the artifact (store thread), read model.yaml, open a pool; and what the pool
+ * tells. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -51,7 +52,8 @@ static void fail(struct version *v, const struct err *e)
 {
     v->state = VERSION_FAILED;
     v->why = *e;
-    log_error("control", "a version can not be loaded model=%s version=%lld reason=\"%s\"", v->model->row.name, (long long)v->row.number, e->text);
+    log_error("control", "a version can not be loaded model=%s version=%lld reason=\"%s\"", v->model->row.name,
+              (long long)v->row.number, e->text);
 }
 
 /* ---- model.yaml ---- */
@@ -102,14 +104,16 @@ static enum err_code take_yaml(struct version *v, struct str text, struct err *e
     if (n) {
         const struct conf_node *o = n->kind == CONF_MAP ? conf_find(n, "output") : NULL;
 
-        if (!o || o->kind != CONF_SCALAR || !str_copy(v->prediction_output, sizeof(v->prediction_output), str_of(o->text))) {
+        if (!o || o->kind != CONF_SCALAR ||
+            !str_copy(v->prediction_output, sizeof(v->prediction_output), str_of(o->text))) {
             return conf_error(y, n, e, "prediction wants {output: NAME OF AN OUTPUT}");
         }
     }
     return ERR_OK;
 }
 
-/* The output that says the class: as model.yaml says, else one named like a label, else the only output if it looks like scores. */
+/* The output that says the class: as model.yaml says, else one named like a label, else the only output if it looks
+ * like scores. */
 static enum err_code find_prediction(struct version *v, struct err *e)
 {
     const struct model_info *info = v->info;
@@ -118,14 +122,17 @@ static enum err_code find_prediction(struct version *v, struct err *e)
     for (uint32_t i = 0; i < info->n_out; i++) {
         const char *name = info->out[i].name;
 
-        if (v->prediction_output[0] ? strcmp(name, v->prediction_output) == 0 : strcmp(name, "label") == 0 || strcmp(name, "output_label") == 0) {
+        if (v->prediction_output[0] ? strcmp(name, v->prediction_output) == 0
+                                    : strcmp(name, "label") == 0 || strcmp(name, "output_label") == 0) {
             v->prediction = (int)i;
         }
     }
     if (v->prediction < 0 && v->prediction_output[0]) {
-        return err_set(e, ERR_REFUSED, "model.yaml: prediction.output is '%s', but the model has no such output", v->prediction_output);
+        return err_set(e, ERR_REFUSED, "model.yaml: prediction.output is '%s', but the model has no such output",
+                       v->prediction_output);
     }
-    if (v->prediction < 0 && info->n_out == 1 && (v->n_labels > 0 || info->out[0].dtype == DTYPE_FP32) && info->out[0].rank == 2) {
+    if (v->prediction < 0 && info->n_out == 1 && (v->n_labels > 0 || info->out[0].dtype == DTYPE_FP32) &&
+        info->out[0].rank == 2) {
         v->prediction = 0;
     }
     return ERR_OK;
@@ -147,7 +154,8 @@ static void on_ready(void *ctx, struct pool *p)
         v->state = VERSION_READY;
         v->load_ms = (double)(clock_us() - v->load_began_us) / 1000;
         v->direct = v->direct ? v->direct : control_series(c);
-        log_info("control", "a version is ready model=%s version=%lld load_ms=%.0f", v->model->row.name, (long long)v->row.number, v->load_ms);
+        log_info("control", "a version is ready model=%s version=%lld load_ms=%.0f", v->model->row.name,
+                 (long long)v->row.number, v->load_ms);
     }
     tell_waiters(v, &e);
     if (!v->pushing) {
@@ -181,12 +189,15 @@ static void on_sick(void *ctx, struct pool *p, const struct err *last)
         canary_sick(m, last);
     }
     if (!pool_productive(p)) {
-        err_set(&e, ERR_UNAVAILABLE, "five of its own deaths within 60 s before it did any work; the last: %s", last->text);
+        err_set(&e, ERR_UNAVAILABLE, "five of its own deaths within 60 s before it did any work; the last: %s",
+                last->text);
         fail(v, &e);
         control_publish(m->control);
         pool_close(p, 0);
     } else {
-        log_error("control", "a version keeps dying; it is restarted with growing pauses model=%s version=%lld last=\"%s\"", m->row.name, (long long)v->row.number, last->text);
+        log_error("control",
+                  "a version keeps dying; it is restarted with growing pauses model=%s version=%lld last=\"%s\"",
+                  m->row.name, (long long)v->row.number, last->text);
     }
 }
 
@@ -230,18 +241,18 @@ static enum err_code open_pool(struct version *v, int dirfd, struct err *e)
     const struct engine_ops *ops = c->spec.ops.engine(v->row.backend, (enum place)f->place);
     char name[TENSOR_NAME_MAX + 1];
     struct pool_spec spec = {.name = name,
-        .backend = v->row.backend,
-        .library = c->spec.ops.library,
-        .dirfd = dirfd,
-        .on_thread = f->place == PLACE_INLINE,
-        .instances = (unsigned)f->instances,
-        .threads = (unsigned)f->threads,
-        .batch_max = (unsigned)f->batch_max,
-        .run_max_us = f->place == PLACE_INLINE ? f->inline_max_us : 0,
-        .queue_requests = f->queue_requests,
-        .queue_bytes = f->queue_bytes,
-        .part_bytes = MAX(2 * f->queue_bytes, 4 * c->spec.body_max),
-        .out_bytes = f->out_bytes};
+                             .backend = v->row.backend,
+                             .library = c->spec.ops.library,
+                             .dirfd = dirfd,
+                             .on_thread = f->place == PLACE_INLINE,
+                             .instances = (unsigned)f->instances,
+                             .threads = (unsigned)f->threads,
+                             .batch_max = (unsigned)f->batch_max,
+                             .run_max_us = f->place == PLACE_INLINE ? f->inline_max_us : 0,
+                             .queue_requests = f->queue_requests,
+                             .queue_bytes = f->queue_bytes,
+                             .part_bytes = MAX(2 * f->queue_bytes, 4 * c->spec.body_max),
+                             .out_bytes = f->out_bytes};
     unsigned slot = 0;
 
     while (slot < VERSION_SLOTS && c->slot[slot]) {
@@ -360,7 +371,8 @@ enum err_code versions_match(const struct version *stable, const struct version 
     const struct model_info *a = stable->info, *b = canary->info;
 
     if (!a || !b) {
-        return err_set(e, ERR_UNAVAILABLE, "version %lld or %lld is not ready", (long long)stable->row.number, (long long)canary->row.number);
+        return err_set(e, ERR_UNAVAILABLE, "version %lld or %lld is not ready", (long long)stable->row.number,
+                       (long long)canary->row.number);
     }
     for (int side = 0; side < 2; side++) {
         const char *what = side == 0 ? "input" : "output";
@@ -368,13 +380,17 @@ enum err_code versions_match(const struct version *stable, const struct version 
         const struct tensor_info *ta = side == 0 ? a->in : a->out, *tb = side == 0 ? b->in : b->out;
 
         if (na != nb) {
-            return err_set(e, ERR_REFUSED, "version %lld has %u %ss and version %lld has %u: they can not share traffic", (long long)stable->row.number, na, what,
-                (long long)canary->row.number, nb);
+            return err_set(e, ERR_REFUSED,
+                           "version %lld has %u %ss and version %lld has %u: they can not share traffic",
+                           (long long)stable->row.number, na, what, (long long)canary->row.number, nb);
         }
         for (uint32_t i = 0; i < na; i++) {
             if (strcmp(ta[i].name, tb[i].name) != 0 || ta[i].dtype != tb[i].dtype || ta[i].rank != tb[i].rank) {
-                return err_set(e, ERR_REFUSED, "%s %u is '%s' %s in version %lld and '%s' %s in version %lld: they can not share traffic", what, i, ta[i].name,
-                    dtype_name(ta[i].dtype), (long long)stable->row.number, tb[i].name, dtype_name(tb[i].dtype), (long long)canary->row.number);
+                return err_set(
+                    e, ERR_REFUSED,
+                    "%s %u is '%s' %s in version %lld and '%s' %s in version %lld: they can not share traffic", what, i,
+                    ta[i].name, dtype_name(ta[i].dtype), (long long)stable->row.number, tb[i].name,
+                    dtype_name(tb[i].dtype), (long long)canary->row.number);
             }
         }
     }

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A push: bytes to the store thread, the tree in place, a load, and only then a registration. Nobody sees the version before the last
- * step is durable; if any step fails, what the steps before left is taken away again.
+/* A push: bytes to the store thread, the tree in place, a load, and only then a registration. Nobody sees the version
+ * before the last step is durable; if any step fails, what the steps before left is taken away again.
  *
- * Bytes go to the store thread in chunks; when too many are on their way the sender is asked to wait. The chunks, the upload
- * and the manifest belong to the store thread until the finish comes back.
+ * Bytes go to the store thread in chunks; when too many are on their way the sender is asked to wait. The chunks, the
+ * upload and the manifest belong to the store thread until the finish comes back.
  *
  * A push ends exactly once: by its finish, or by push_abort, which waits in the store's queue behind the chunks. */
 #include <stdio.h>
@@ -18,20 +18,20 @@
 
 struct push {
     struct control *c;
-    struct model *model;       /* an existing one, or the push's own until it is registered */
+    struct model *model; /* an existing one, or the push's own until it is registered */
     bool own_model;
     char name[NAME_MAX_LEN + 1], family[NAME_MAX_LEN + 1], actor[64];
     int64_t number, canary_bp;
     bool raw;
     uint64_t head_bytes;
-    struct buf head;           /* the manifest as it comes in */
+    struct buf head; /* the manifest as it comes in */
     size_t on_their_way;
     bool waiting, begun;
     void (*more)(void *ctx);
     void *more_ctx;
     /* the store thread's while jobs are queued */
     struct upload *upload;
-    struct err err;            /* the first thing that went wrong */
+    struct err err; /* the first thing that went wrong */
     struct manifest manifest;
     char *import;
     struct store_job finish_job;
@@ -51,7 +51,7 @@ struct chunk {
     struct store_job job;
     struct task back;
     struct push *push;
-    bool head;                 /* the manifest: begins the upload */
+    bool head; /* the manifest: begins the upload */
     size_t n;
     char bytes[];
 };
@@ -105,7 +105,8 @@ enum err_code push_begin(struct push **out, struct control *c, const struct push
     struct push *p;
 
     if (!name_ok(spec->model)) {
-        return err_set(e, ERR_INVALID, "a model's name is made of letters, digits, '.', '_' and '-', at most %d of them", NAME_MAX_LEN);
+        return err_set(e, ERR_INVALID,
+                       "a model's name is made of letters, digits, '.', '_' and '-', at most %d of them", NAME_MAX_LEN);
     }
     if (c->stopping || !c->started) {
         return err_set(e, ERR_UNAVAILABLE, c->stopping ? "the server is stopping" : "the server is still starting");
@@ -114,7 +115,8 @@ enum err_code push_begin(struct push **out, struct control *c, const struct push
         return e->code;
     }
     if (!spec->raw && (spec->head_bytes == 0 || spec->head_bytes > MANIFEST_BYTES_MAX)) {
-        return err_set(e, ERR_INVALID, "a manifest has between 1 and %u bytes, not %llu", MANIFEST_BYTES_MAX, (unsigned long long)spec->head_bytes);
+        return err_set(e, ERR_INVALID, "a manifest has between 1 and %u bytes, not %llu", MANIFEST_BYTES_MAX,
+                       (unsigned long long)spec->head_bytes);
     }
     p = xcalloc(1, sizeof(*p));
     p->c = c;
@@ -240,7 +242,8 @@ static enum err_code register_prepare(struct change *ch, struct err *e)
         return err_set(e, ERR_CONFLICT, "model '%s' was registered by another push meanwhile; push again", p->name);
     }
     if (model_version(m, v->row.number)) {
-        return err_set(e, ERR_CONFLICT, "version %lld of '%s' was taken meanwhile; push again", (long long)v->row.number, p->name);
+        return err_set(e, ERR_CONFLICT, "version %lld of '%s' was taken meanwhile; push again",
+                       (long long)v->row.number, p->name);
     }
     ch->version_row = v->row;
     ch->has_version = true;
@@ -258,8 +261,9 @@ static enum err_code register_prepare(struct change *ch, struct err *e)
                      (double)p->canary_bp / 100, (long long)m->row.stable);
         return ERR_OK;
     }
-    history_fill(&ch->history_row, m, v->row.number, "pushed", str_of(p->actor), "version %lld was pushed (%s, %llu bytes)%s", (long long)v->row.number, v->row.backend,
-        (unsigned long long)v->row.bytes, ch->has_model ? " and is the stable version" : "");
+    history_fill(&ch->history_row, m, v->row.number, "pushed", str_of(p->actor),
+                 "version %lld was pushed (%s, %llu bytes)%s", (long long)v->row.number, v->row.backend,
+                 (unsigned long long)v->row.bytes, ch->has_model ? " and is the stable version" : "");
     return ERR_OK;
 }
 
@@ -332,7 +336,8 @@ static void on_loaded_again(void *ctx, const struct err *e)
 
     p->result.load_ms = v ? v->load_ms : 0;
     if (e->code == ERR_OK && p->canary_bp >= 0 && p->model->row.stable != p->result.number) {
-        control_rollout_start(p->c, str_of(p->name), p->result.number, (uint32_t)p->canary_bp, str_of(p->actor), on_again, p);
+        control_rollout_start(p->c, str_of(p->name), p->result.number, (uint32_t)p->canary_bp, str_of(p->actor),
+                              on_again, p);
     } else {
         push_end(p, e);
     }
@@ -371,15 +376,18 @@ static enum err_code make_version(struct push *p, struct err *e)
         snprintf(p->model->row.family, sizeof(p->model->row.family), "%s", p->model->family->name);
     }
     if (p->family[0] && strcmp(p->family, p->model->row.family) != 0) {
-        return err_set(e, ERR_CONFLICT, "model '%s' is of family '%s'; its versions are too", p->name, p->model->row.family);
+        return err_set(e, ERR_CONFLICT, "model '%s' is of family '%s'; its versions are too", p->name,
+                       p->model->row.family);
     }
     if (row.number == 0) {
         struct version *newest = model_newest(p->model);
 
         row.number = newest ? newest->row.number + 1 : 1;
     } else if (model_version(p->model, row.number)) {
-        return err_set(e, ERR_CONFLICT, "version %lld of '%s' exists with other bytes (digest %.12s…); a version never changes: push without --version for the next number",
-            (long long)row.number, p->name, model_version(p->model, row.number)->row.digest);
+        return err_set(e, ERR_CONFLICT,
+                       "version %lld of '%s' exists with other bytes (digest %.12s…); a version never changes: push "
+                       "without --version for the next number",
+                       (long long)row.number, p->name, model_version(p->model, row.number)->row.digest);
     }
     snprintf(row.model, sizeof(row.model), "%s", p->name);
     memcpy(row.digest, p->manifest.digest, sizeof(row.digest));
@@ -450,7 +458,8 @@ static void post_finish(struct push *p)
     store_post(p->c->store, &p->finish_job);
 }
 
-void push_finish(struct push *p, const char *import, void (*done)(void *ctx, const struct push_result *r, const struct err *e), void *ctx)
+void push_finish(struct push *p, const char *import,
+                 void (*done)(void *ctx, const struct push_result *r, const struct err *e), void *ctx)
 {
     p->done = done;
     p->done_ctx = ctx;
@@ -482,7 +491,8 @@ static enum err_code naming_prepare(struct change *ch, struct err *e)
     }
     ch->model_row = m->row;
     ch->has_model = true;
-    history_fill(&ch->history_row, m, 0, "registered", STR("admin"), "model %s was registered in family %s", m->row.name, m->row.family);
+    history_fill(&ch->history_row, m, 0, "registered", STR("admin"), "model %s was registered in family %s",
+                 m->row.name, m->row.family);
     return ERR_OK;
 }
 
@@ -508,7 +518,8 @@ static void naming_finish(struct change *ch, const struct err *e)
     free(n);
 }
 
-void control_register(struct control *c, struct str model, struct str family, void (*done)(void *ctx, const struct err *e), void *ctx)
+void control_register(struct control *c, struct str model, struct str family,
+                      void (*done)(void *ctx, const struct err *e), void *ctx)
 {
     struct err e;
     const struct family *f;
@@ -516,7 +527,8 @@ void control_register(struct control *c, struct str model, struct str family, vo
     struct model *m;
 
     if (!name_ok(model)) {
-        err_set(&e, ERR_INVALID, "a model's name is made of letters, digits, '.', '_' and '-', at most %d of them", NAME_MAX_LEN);
+        err_set(&e, ERR_INVALID, "a model's name is made of letters, digits, '.', '_' and '-', at most %d of them",
+                NAME_MAX_LEN);
         done(ctx, &e);
         return;
     }
@@ -532,6 +544,9 @@ void control_register(struct control *c, struct str model, struct str family, vo
     m->row.created_ms = clock_wall_ms();
     str_copy(m->row.name, sizeof(m->row.name), model);
     snprintf(m->row.family, sizeof(m->row.family), "%s", f->name);
-    *n = (struct naming){.change = {.model = m, .prepare = naming_prepare, .act = naming_act, .finish = naming_finish}, .done = done, .ctx = ctx, .own = true};
+    *n = (struct naming){.change = {.model = m, .prepare = naming_prepare, .act = naming_act, .finish = naming_finish},
+                         .done = done,
+                         .ctx = ctx,
+                         .own = true};
     change_submit(&n->change);
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Rollouts of this house: one manual step at a share, a circuit breaker, promotion, and the way back.
  *
- * Start, share and promotion are changes: durable, then in force. The way back is the other way round: the router forgets the version at
- * once, then the rows are written, again and again until they are. */
+ * Start, share and promotion are changes: durable, then in force. The way back is the other way round: the router
+ * forgets the version at once, then the rows are written, again and again until they are. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -81,7 +81,8 @@ enum err_code rollout_fill(struct change *ch, struct version *canary, uint32_t s
         return err_set(e, ERR_CONFLICT, "model '%s' has no stable version to compare with", m->row.name);
     }
     if (canary->row.number == m->row.stable) {
-        return err_set(e, ERR_CONFLICT, "version %lld is the stable version of '%s' already", (long long)canary->row.number, m->row.name);
+        return err_set(e, ERR_CONFLICT, "version %lld is the stable version of '%s' already",
+                       (long long)canary->row.number, m->row.name);
     }
     if (versions_match(stable, canary, e) != ERR_OK) {
         return e->code;
@@ -90,12 +91,17 @@ enum err_code rollout_fill(struct change *ch, struct version *canary, uint32_t s
         ch->ended_row = m->rollout;
         ch->ended_row.state = ROLLOUT_REPLACED;
         ch->ended_row.ended_ms = clock_wall_ms();
-        snprintf(ch->ended_row.reason, sizeof(ch->ended_row.reason), "replaced by a rollout of version %lld", (long long)canary->row.number);
+        snprintf(ch->ended_row.reason, sizeof(ch->ended_row.reason), "replaced by a rollout of version %lld",
+                 (long long)canary->row.number);
         ch->has_ended = true;
     }
     random_bytes(id, sizeof(id));
     hex_encode(hex, id, sizeof(id));
-    *row = (struct rollout_row){.stable = m->row.stable, .canary = canary->row.number, .share_bp = share_bp, .state = ROLLOUT_RUNNING, .started_ms = clock_wall_ms()};
+    *row = (struct rollout_row){.stable = m->row.stable,
+                                .canary = canary->row.number,
+                                .share_bp = share_bp,
+                                .state = ROLLOUT_RUNNING,
+                                .started_ms = clock_wall_ms()};
     snprintf(row->id, sizeof(row->id), "r-%s", hex);
     snprintf(row->model, sizeof(row->model), "%s", m->row.name);
     ch->has_rollout = true;
@@ -134,7 +140,8 @@ static enum err_code start_prepare(struct change *ch, struct err *e)
     return ERR_OK;
 }
 
-static struct release *release_new(struct control *c, struct model *m, struct str actor, void (*done)(void *ctx, const struct err *e), void *ctx)
+static struct release *release_new(struct control *c, struct model *m, struct str actor,
+                                   void (*done)(void *ctx, const struct err *e), void *ctx)
 {
     struct release *r = xcalloc(1, sizeof(*r));
 
@@ -174,7 +181,8 @@ static struct model *find(struct control *c, struct str name, struct err *e)
     return m;
 }
 
-void control_rollout_start(struct control *c, struct str model, int64_t number, uint32_t share_bp, struct str actor, void (*done)(void *ctx, const struct err *e), void *ctx)
+void control_rollout_start(struct control *c, struct str model, int64_t number, uint32_t share_bp, struct str actor,
+                           void (*done)(void *ctx, const struct err *e), void *ctx)
 {
     struct err e;
     struct model *m = find(c, model, &e);
@@ -204,13 +212,15 @@ static enum err_code share_prepare(struct change *ch, struct err *e)
     struct model *m = ch->model;
 
     if (!rollout_running(m)) {
-        return err_set(e, ERR_CONFLICT, "no rollout of '%s' is running: weir rollout start %s --version N --share P%%", m->row.name, m->row.name);
+        return err_set(e, ERR_CONFLICT, "no rollout of '%s' is running: weir rollout start %s --version N --share P%%",
+                       m->row.name, m->row.name);
     }
     ch->rollout_row = m->rollout;
     ch->rollout_row.share_bp = r->share_bp;
     ch->has_rollout = true;
-    history_fill(&ch->history_row, m, m->rollout.canary, "share_set", str_of(r->actor), "version %lld takes %.4g %% of the traffic (before: %.4g %%)",
-        (long long)m->rollout.canary, r->share_bp / 100.0, (double)m->rollout.share_bp / 100.0);
+    history_fill(&ch->history_row, m, m->rollout.canary, "share_set", str_of(r->actor),
+                 "version %lld takes %.4g %% of the traffic (before: %.4g %%)", (long long)m->rollout.canary,
+                 r->share_bp / 100.0, (double)m->rollout.share_bp / 100.0);
     return ERR_OK;
 }
 
@@ -220,7 +230,8 @@ static void share_act(struct change *ch)
     control_publish(ch->model->control);
 }
 
-void control_rollout_share(struct control *c, struct str model, uint32_t share_bp, struct str actor, void (*done)(void *ctx, const struct err *e), void *ctx)
+void control_rollout_share(struct control *c, struct str model, uint32_t share_bp, struct str actor,
+                           void (*done)(void *ctx, const struct err *e), void *ctx)
 {
     struct err e;
     struct model *m = find(c, model, &e);
@@ -259,7 +270,10 @@ static struct version *to_promote(const struct model *m, int64_t number, struct 
         }
     }
     if (!v) {
-        err_set(e, ERR_CONFLICT, "nothing to promote: no rollout of '%s' is running, and no ready version is newer than the stable one (%lld)", m->row.name, (long long)m->row.stable);
+        err_set(e, ERR_CONFLICT,
+                "nothing to promote: no rollout of '%s' is running, and no ready version is newer than the stable one "
+                "(%lld)",
+                m->row.name, (long long)m->row.stable);
     }
     return v;
 }
@@ -274,10 +288,12 @@ static enum err_code promote_prepare(struct change *ch, struct err *e)
         return e->code;
     }
     if (v->row.number == m->row.stable) {
-        return err_set(e, ERR_CONFLICT, "version %lld is the stable version of '%s' already", (long long)v->row.number, m->row.name);
+        return err_set(e, ERR_CONFLICT, "version %lld is the stable version of '%s' already", (long long)v->row.number,
+                       m->row.name);
     }
     if (!version_loaded(v)) {
-        return err_set(e, ERR_CONFLICT, "version %lld is not ready (%s); push it again or start a rollout of it", (long long)v->row.number, version_state_names[v->state]);
+        return err_set(e, ERR_CONFLICT, "version %lld is not ready (%s); push it again or start a rollout of it",
+                       (long long)v->row.number, version_state_names[v->state]);
     }
     r->version = v;
     ch->model_row = m->row;
@@ -292,10 +308,13 @@ static enum err_code promote_prepare(struct change *ch, struct err *e)
         ch->rollout_row.state = it ? ROLLOUT_PROMOTED : ROLLOUT_REPLACED;
         ch->rollout_row.ended_ms = clock_wall_ms();
         ch->rollout_row.evidence = m->evidence ? xstrdup(m->evidence) : NULL;
-        snprintf(ch->rollout_row.reason, sizeof(ch->rollout_row.reason), "version %lld was promoted by %s", (long long)v->row.number, r->actor);
+        snprintf(ch->rollout_row.reason, sizeof(ch->rollout_row.reason), "version %lld was promoted by %s",
+                 (long long)v->row.number, r->actor);
         ch->has_rollout = true;
     }
-    history_fill(&ch->history_row, m, v->row.number, "promoted", str_of(r->actor), "version %lld is the stable version (before: %lld)", (long long)v->row.number, (long long)m->row.stable);
+    history_fill(&ch->history_row, m, v->row.number, "promoted", str_of(r->actor),
+                 "version %lld is the stable version (before: %lld)", (long long)v->row.number,
+                 (long long)m->row.stable);
     return ERR_OK;
 }
 
@@ -321,7 +340,8 @@ static void promote_act(struct change *ch)
     model_reconcile(m);
 }
 
-void control_promote(struct control *c, struct str model, int64_t number, struct str actor, void (*done)(void *ctx, const struct err *e), void *ctx)
+void control_promote(struct control *c, struct str model, int64_t number, struct str actor,
+                     void (*done)(void *ctx, const struct err *e), void *ctx)
 {
     struct err e;
     struct model *m = find(c, model, &e);
@@ -353,8 +373,8 @@ struct undo {
     struct rollback_result result;
     struct undo_rows rows, written; /* what is to be written; what the store thread is writing */
     bool writing, answered;
-    bool again;          /* the rows changed while they were being written */
-    struct timer timer;  /* patience, then the next try */
+    bool again;         /* the rows changed while they were being written */
+    struct timer timer; /* patience, then the next try */
     struct store_job job;
     struct task back;
     struct err err;
@@ -384,7 +404,8 @@ static void undo_written(struct task *t)
             u->rows.rollout.evidence = TAKE(u->written.rollout.evidence);
         }
         u->again = false;
-        log_error("control", "rolled back, but the store can not write it; trying again model=%s error=\"%s\"", m->row.name, u->err.text);
+        log_error("control", "rolled back, but the store can not write it; trying again model=%s error=\"%s\"",
+                  m->row.name, u->err.text);
         undo_answer(u, false);
         timer_set(u->c->loop, &u->timer, clock_us() + UNDO_RETRY_US);
         return;
@@ -407,7 +428,8 @@ static void undo_write(struct store *s, struct store_job *job)
 {
     struct undo *u = CONTAINER_OF(job, struct undo, job);
     const struct undo_rows *w = &u->written;
-    struct store_change sc = {.model = &w->model, .rollout = w->has_rollout ? &w->rollout : NULL, .history = &w->history};
+    struct store_change sc = {
+        .model = &w->model, .rollout = w->has_rollout ? &w->rollout : NULL, .history = &w->history};
 
     if (store_apply(s, &sc, &u->err) == ERR_OK) {
         u->err.code = ERR_OK;
@@ -450,7 +472,9 @@ static void undo_canary(struct undo *u, enum rollout_state state, struct str act
     u->result.to = m->row.stable;
     end_canary_series(m, canary);
     control_publish(c);
-    snprintf(u->result.text, sizeof(u->result.text), "version %lld takes no traffic any more; version %lld has all of it: %s", (long long)u->result.from, (long long)u->result.to, reason);
+    snprintf(u->result.text, sizeof(u->result.text),
+             "version %lld takes no traffic any more; version %lld has all of it: %s", (long long)u->result.from,
+             (long long)u->result.to, reason);
     free(u->rows.rollout.evidence);
     u->rows.rollout = m->rollout;
     u->rows.rollout.evidence = m->evidence ? xstrdup(m->evidence) : NULL;
@@ -470,7 +494,9 @@ static void undo_promotion(struct undo *u, struct str actor, const char *reason)
     m->row.stable = u->result.to;
     m->row.previous = 0;
     control_publish(u->c);
-    snprintf(u->result.text, sizeof(u->result.text), "version %lld is stable again; version %lld takes no traffic any more: %s", (long long)u->result.to, (long long)u->result.from, reason);
+    snprintf(u->result.text, sizeof(u->result.text),
+             "version %lld is stable again; version %lld takes no traffic any more: %s", (long long)u->result.to,
+             (long long)u->result.from, reason);
     u->rows.model = m->row;
     history_fill(&u->rows.history, m, u->result.from, "rolled_back", actor, "%s", u->result.text);
 }
@@ -486,17 +512,21 @@ static enum err_code undo_possible(const struct model *m, bool abort_only, struc
         return err_set(e, ERR_CONFLICT, "no rollout of '%s' is running", m->row.name);
     }
     if (!back) {
-        return err_set(e, ERR_CONFLICT, "nothing to roll back: no rollout of '%s' is running, and there is no promotion to take back", m->row.name);
+        return err_set(e, ERR_CONFLICT,
+                       "nothing to roll back: no rollout of '%s' is running, and there is no promotion to take back",
+                       m->row.name);
     }
     if (!version_loaded(back)) {
-        return err_set(e, ERR_CONFLICT, "version %lld, the one before, is not ready (%s%s%s); version %lld stays", (long long)back->row.number, version_state_names[back->state],
-            back->state == VERSION_FAILED ? ": " : "", back->state == VERSION_FAILED ? back->why.text : "", (long long)m->row.stable);
+        return err_set(e, ERR_CONFLICT, "version %lld, the one before, is not ready (%s%s%s); version %lld stays",
+                       (long long)back->row.number, version_state_names[back->state],
+                       back->state == VERSION_FAILED ? ": " : "", back->state == VERSION_FAILED ? back->why.text : "",
+                       (long long)m->row.stable);
     }
     return ERR_OK;
 }
 
 static void roll_back(struct model *m, enum rollout_state state, struct str actor, const char *reason,
-    void (*done)(void *ctx, const struct rollback_result *r, const struct err *e), void *ctx)
+                      void (*done)(void *ctx, const struct rollback_result *r, const struct err *e), void *ctx)
 {
     struct undo *u = m->undo;
     uint64_t t0 = clock_us();
@@ -530,7 +560,8 @@ static void roll_back(struct model *m, enum rollout_state state, struct str acto
     model_reconcile(m);
 }
 
-void control_rollback(struct control *c, struct str model, struct str actor, bool abort_only, void (*done)(void *ctx, const struct rollback_result *r, const struct err *e), void *ctx)
+void control_rollback(struct control *c, struct str model, struct str actor, bool abort_only,
+                      void (*done)(void *ctx, const struct rollback_result *r, const struct err *e), void *ctx)
 {
     struct err e;
     struct model *m = find(c, model, &e);

@@ -60,7 +60,8 @@ static enum err_code no_model(const struct router *r, struct str model, struct e
 
         n = MIN(n + (size_t)MAX(w, 0), sizeof(known) - 1);
     }
-    return err_set(e, ERR_NOT_FOUND, "no model '" STR_FMT "'%s%s", STR_ARG(model), n ? "; there are: " : "; none is registered: weir push NAME PATH", known);
+    return err_set(e, ERR_NOT_FOUND, "no model '" STR_FMT "'%s%s", STR_ARG(model),
+                   n ? "; there are: " : "; none is registered: weir push NAME PATH", known);
 }
 
 static enum err_code no_version(const struct route *t, int64_t number, struct err *e)
@@ -74,7 +75,8 @@ static enum err_code no_version(const struct route *t, int64_t number, struct er
 
         n = MIN(n + (size_t)MAX(w, 0), sizeof(known) - 1);
     }
-    return err_set(e, ERR_NOT_FOUND, "model '%s' has no version %lld; there are: %s", t->name, (long long)number, n ? known : "none yet");
+    return err_set(e, ERR_NOT_FOUND, "model '%s' has no version %lld; there are: %s", t->name, (long long)number,
+                   n ? known : "none yet");
 }
 
 static enum err_code not_ready(const struct route *t, const struct route_version *v, struct err *e)
@@ -83,12 +85,15 @@ static enum err_code not_ready(const struct route *t, const struct route_version
         return err_set(e, ERR_UNAVAILABLE, "model '%s' has no version in service yet", t->name);
     }
     if (v->why) {
-        return err_set(e, ERR_UNAVAILABLE, "version %lld of model '%s' is %s: %s", (long long)v->number, t->name, v->state, v->why);
+        return err_set(e, ERR_UNAVAILABLE, "version %lld of model '%s' is %s: %s", (long long)v->number, t->name,
+                       v->state, v->why);
     }
-    return err_set(e, ERR_UNAVAILABLE, "version %lld of model '%s' is not ready (%s)", (long long)v->number, t->name, v->state);
+    return err_set(e, ERR_UNAVAILABLE, "version %lld of model '%s' is not ready (%s)", (long long)v->number, t->name,
+                   v->state);
 }
 
-enum err_code router_pick(const struct router *r, struct str model, int64_t version, struct str key, struct pick *out, struct err *e)
+enum err_code router_pick(const struct router *r, struct str model, int64_t version, struct str key, struct pick *out,
+                          struct err *e)
 {
     const struct route *t = router_find(r, model);
     struct pick p = {.route = t, .arm = ARM_DIRECT};

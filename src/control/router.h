@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The router: which version answers this request. An immutable snapshot behind one atomic pointer; a change builds a new one and swaps.
- * No lock and no database on the request path. An old snapshot is freed after every thread has been through its loop once more.
+/* The router: which version answers this request. An immutable snapshot behind one atomic pointer; a change builds a
+ * new one and swaps. No lock and no database on the request path. An old snapshot is freed after every thread has been
+ * through its loop once more.
  *
- * Assignment: bucket = murmur3_x86_32(salt ":" key, seed 0) mod 10000; the canary gets the keys with bucket < share in basis points. So a
- * key stays on its arm, and a growing share moves nobody back. The salt is the rollout's id.
+ * Assignment: bucket = murmur3_x86_32(salt ":" key, seed 0) mod 10000; the canary gets the keys with bucket < share in
+ * basis points. So a key stays on its arm, and a growing share moves nobody back. The salt is the rollout's id.
  *
- * Thread: router_pick and the other readers by connection threads, inside one handler call: nothing they return by pointer may be kept
- * beyond it, but series (which are referenced). router_swap by control. */
+ * Thread: router_pick and the other readers by connection threads, inside one handler call: nothing they return by
+ * pointer may be kept beyond it, but series (which are referenced). router_swap by control. */
 #ifndef WEIR_CONTROL_ROUTER_H
 #define WEIR_CONTROL_ROUTER_H
 
@@ -22,28 +23,28 @@ extern const char *const arm_names[]; /* "stable", "canary", "direct" */
 
 struct route_version {
     int64_t number;
-    int slot;                     /* of the loaded version; -1: registered, but not ready */
-    const char *state;            /* "ready", "loading", "failed", "registered" */
-    char *why;                    /* of a failure, or NULL */
+    int slot;                      /* of the loaded version; -1: registered, but not ready */
+    const char *state;             /* "ready", "loading", "failed", "registered" */
+    char *why;                     /* of a failure, or NULL */
     const struct model_info *info; /* NULL unless ready; lives as long as the version is loaded */
-    struct series *series;        /* for requests that name the version; NULL unless ready */
-    char **labels;                /* of model.yaml, or NULL; lives as the info */
+    struct series *series;         /* for requests that name the version; NULL unless ready */
+    char **labels;                 /* of model.yaml, or NULL; lives as the info */
     size_t n_labels;
-    int prediction;               /* output port that says the predicted class, -1: none; lives as the info */
+    int prediction; /* output port that says the predicted class, -1: none; lives as the info */
 };
 struct route {
     char name[NAME_MAX_LEN + 1];
     struct route_version *versions; /* ascending */
     size_t n_versions;
-    int stable, canary;           /* index in versions, -1: none */
+    int stable, canary; /* index in versions, -1: none */
     struct series *stable_series, *canary_series;
     uint32_t share_bp;
-    uint64_t timeout_us;          /* deadline of a request that names none */
+    uint64_t timeout_us; /* deadline of a request that names none */
     char salt[40];
 };
 struct snapshot {
-    struct map routes;            /* name -> struct route */
-    bool ready;                   /* the server as a whole: every model's stable version is ready */
+    struct map routes; /* name -> struct route */
+    bool ready;        /* the server as a whole: every model's stable version is ready */
 };
 
 struct router {
@@ -53,14 +54,16 @@ struct router {
 struct pick {
     const struct route *route;
     const struct route_version *version;
-    struct series *series;        /* what this request is counted in */
+    struct series *series; /* what this request is counted in */
     enum arm arm;
-    bool rollout;                 /* a rollout is running and this request takes part */
+    bool rollout; /* a rollout is running and this request takes part */
 };
 
 uint32_t assignment_bucket(const char *salt, struct str key); /* 0 … 9999 */
-/* version 0: as the rollout decides. ERR_NOT_FOUND: no such model or version (names what there is); ERR_UNAVAILABLE: not ready. */
-enum err_code router_pick(const struct router *r, struct str model, int64_t version, struct str key, struct pick *out, struct err *e) MUST_USE;
+/* version 0: as the rollout decides. ERR_NOT_FOUND: no such model or version (names what there is); ERR_UNAVAILABLE:
+ * not ready. */
+enum err_code router_pick(const struct router *r, struct str model, int64_t version, struct str key, struct pick *out,
+                          struct err *e) MUST_USE;
 const struct route *router_find(const struct router *r, struct str model);
 /* The next route at or after *i in order of registration; NULL at the end. */
 const struct route *router_next(const struct router *r, size_t *i);

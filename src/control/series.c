@@ -107,7 +107,8 @@ void series_key(struct series *s, unsigned part, uint64_t key_hash)
     }
 }
 
-void series_end(struct series *s, unsigned part, enum err_code code, uint64_t latency_ns, uint64_t queue_ns, uint64_t compute_ns)
+void series_end(struct series *s, unsigned part, enum err_code code, uint64_t latency_ns, uint64_t queue_ns,
+                uint64_t compute_ns)
 {
     struct series_part *p = &s->part[part];
 
@@ -194,9 +195,12 @@ static void times(struct series_times *out, const struct sketch *k)
 
 static int by_count(const void *a, const void *b)
 {
-    uint64_t x = counter_get(&((const struct series_class *)a)->count), y = counter_get(&((const struct series_class *)b)->count);
+    uint64_t x = counter_get(&((const struct series_class *)a)->count),
+             y = counter_get(&((const struct series_class *)b)->count);
 
-    return x < y ? 1 : x > y ? -1 : strcmp(((const struct series_class *)a)->name, ((const struct series_class *)b)->name);
+    return x < y   ? 1
+           : x > y ? -1
+                   : strcmp(((const struct series_class *)a)->name, ((const struct series_class *)b)->name);
 }
 
 static void add_classes(struct series_sum *out, const struct series_part *p)

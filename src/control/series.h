@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A series: everything that is counted about one version in one role (stable, canary, asked for directly) since one moment. A
- * rollout gets fresh series for both arms, so that they count from the same instant.
+/* A series: everything that is counted about one version in one role (stable, canary, asked for directly) since one
+ * moment. A rollout gets fresh series for both arms, so that they count from the same instant.
  *
- * One part a connection thread, written by that thread alone without a lock; readers add the parts (relaxed atomics). A request in flight
- * holds its series; a retired one is freed when the last has let go.
+ * One part a connection thread, written by that thread alone without a lock; readers add the parts (relaxed atomics). A
+ * request in flight holds its series; a retired one is freed when the last has let go.
  *
- * Users are counted by linear counting (Whang, Vander-Zanden, Taylor 1990): one bit of 2^18 a key, n = -m ln(zero bits / m); ±0.2 % at
- * 2,000 users, ±0.4 % at a million, saturated beyond three million. Latencies are DDSketches (base/sketch.h).
+ * Users are counted by linear counting (Whang, Vander-Zanden, Taylor 1990): one bit of 2^18 a key, n = -m ln(zero bits
+ * / m); ±0.2 % at 2,000 users, ±0.4 % at a million, saturated beyond three million. Latencies are DDSketches
+ * (base/sketch.h).
  *
  * Thread: as said with each call. */
 #ifndef WEIR_CONTROL_SERIES_H
@@ -28,12 +29,12 @@ struct series_part {
     _Atomic uint64_t by_code[ERR_COUNT_]; /* ERR_OK: answered well */
     struct sketch latency, queue, compute;
     _Atomic uint64_t feedback_n, feedback_correct, reward_n;
-    _Atomic uint64_t reward_sum_bits;     /* a double's bits */
-    _Atomic uint32_t n_classes;           /* names below it are complete and never change */
+    _Atomic uint64_t reward_sum_bits; /* a double's bits */
+    _Atomic uint32_t n_classes;       /* names below it are complete and never change */
     struct series_class classes[SERIES_CLASSES];
     _Atomic uint64_t classes_other;
     _Atomic uint64_t users[(1 << 18) / 64];
-    _Atomic uint64_t refs;                /* requests of this thread that hold it */
+    _Atomic uint64_t refs; /* requests of this thread that hold it */
 };
 
 struct series;
@@ -53,7 +54,8 @@ void series_unbegin(struct series *s, unsigned part);
 /* Whose request it was, once a request: a hash of the user's key, or 0 if it had none. */
 void series_key(struct series *s, unsigned part, uint64_t key_hash);
 /* At the answer: code ERR_OK or why not; times in nanoseconds; queue and compute 0 if it did not come to that. */
-void series_end(struct series *s, unsigned part, enum err_code code, uint64_t latency_ns, uint64_t queue_ns, uint64_t compute_ns);
+void series_end(struct series *s, unsigned part, enum err_code code, uint64_t latency_ns, uint64_t queue_ns,
+                uint64_t compute_ns);
 /* A predicted class; returns its index among this part's classes, -1 for "other". */
 int series_class(struct series *s, unsigned part, struct str name);
 /* The name of an index that series_class returned. */
@@ -61,8 +63,8 @@ struct str series_class_name(const struct series *s, unsigned part, int index);
 void series_correct(struct series *s, unsigned part, bool correct);
 void series_reward(struct series *s, unsigned part, double reward);
 
-/* The circuit breaker's memory: the first five answers of a canary. True once, when all five were errors. Any connection thread; free of atomics
- * on a shared line after the fifth. */
+/* The circuit breaker's memory: the first five answers of a canary. True once, when all five were errors. Any
+ * connection thread; free of atomics on a shared line after the fifth. */
 bool series_breaker(struct series *s, bool error);
 
 /* True for codes that are the version's fault (or Weir's), not the client's: what an error rate counts. */

@@ -111,31 +111,29 @@ struct weir;
  *   "http://HOST:PORT"   the inference port of a server
  *   "unix:/PATH"         the same on a unix socket
  *   "spawn:FILE"         a private server: the program `weir` is started as a child process with this configuration
- *                        file ("spawn:" alone: without one) and its inference and admin ports on unix sockets in a folder
- *                        that only this user can enter. The call waits (at most 60 s) until the server is ready. It dies
- *                        with the application, also when that is killed. The program is $WEIR_BINARY, else the one
- *                        installed beside this library, else the first `weir` in $PATH. Its messages go to the
- *                        application's standard error.
- * "inproc:…", "weir://…" and "https://…" are known and answer WEIR_UNIMPLEMENTED.
- * The first two do not connect: that happens at the first call, so that the server may start later.
- * *out is the caller's, given back with weir_close. Blocks for spawn only.
- * Fails with WEIR_INVALID (no such kind of place), WEIR_UNIMPLEMENTED, WEIR_NOT_FOUND (no program to start),
- * WEIR_UNAVAILABLE (the server ended before it was ready), WEIR_TIMEOUT, WEIR_STORAGE (no temporary folder). */
+ *                        file ("spawn:" alone: without one) and its inference and admin ports on unix sockets in a
+ * folder that only this user can enter. The call waits (at most 60 s) until the server is ready. It dies with the
+ * application, also when that is killed. The program is $WEIR_BINARY, else the one installed beside this library, else
+ * the first `weir` in $PATH. Its messages go to the application's standard error. "inproc:…", "weir://…" and
+ * "https://…" are known and answer WEIR_UNIMPLEMENTED. The first two do not connect: that happens at the first call, so
+ * that the server may start later. *out is the caller's, given back with weir_close. Blocks for spawn only. Fails with
+ * WEIR_INVALID (no such kind of place), WEIR_UNIMPLEMENTED, WEIR_NOT_FOUND (no program to start), WEIR_UNAVAILABLE (the
+ * server ended before it was ready), WEIR_TIMEOUT, WEIR_STORAGE (no temporary folder). */
 WEIR_API enum weir_code weir_open(struct weir **out, const char *where, struct weir_error *e);
 
-/* Ends it: closes the connections; a spawned server finishes what it is doing and ends (after 10 s it is killed), and its
- * folder is removed. No call may be running on w. Results stay valid. Blocks for spawn only. */
+/* Ends it: closes the connections; a spawned server finishes what it is doing and ends (after 10 s it is killed), and
+ * its folder is removed. No call may be running on w. Results stay valid. Blocks for spawn only. */
 WEIR_API void weir_close(struct weir *w);
 
 /* ---- inference ---- */
 
 /* How to ask. Set it to WEIR_CALL_INIT, then what is wanted. Everything is read during the call only. */
 struct weir_call {
-    size_t size;                /* sizeof(struct weir_call): fields that come with later versions are not read beyond it */
-    uint64_t version;           /* this version of the model; 0: the server's choice (stable, or a canary by user) */
-    const char *request_id;     /* to find this request in logs and for feedback; NULL: the server makes one */
-    const char *user;           /* assignment key: the same user gets the same arm of a rollout; NULL: none */
-    uint64_t timeout_us;        /* limit of the whole call, also sent to the server as its deadline; 0: none */
+    size_t size;            /* sizeof(struct weir_call): fields that come with later versions are not read beyond it */
+    uint64_t version;       /* this version of the model; 0: the server's choice (stable, or a canary by user) */
+    const char *request_id; /* to find this request in logs and for feedback; NULL: the server makes one */
+    const char *user;       /* assignment key: the same user gets the same arm of a rollout; NULL: none */
+    uint64_t timeout_us;    /* limit of the whole call, also sent to the server as its deadline; 0: none */
     const char *const *outputs; /* names of the outputs wanted; NULL: all */
     size_t n_outputs;
 };
@@ -144,17 +142,18 @@ struct weir_call {
 struct weir_result;
 
 /* Asks a model and waits for its answer. call: NULL for the presets. *out is the caller's, given back with
- * weir_result_free. Blocks until the answer, the error or the time limit. Not repeated by itself once the server may have
- * seen it. Fails with any code of the server, WEIR_UNAVAILABLE, WEIR_TIMEOUT, or WEIR_INVALID before anything is sent (a
- * text that no HTTP header can carry, data whose length does not fit the shape). */
+ * weir_result_free. Blocks until the answer, the error or the time limit. Not repeated by itself once the server may
+ * have seen it. Fails with any code of the server, WEIR_UNAVAILABLE, WEIR_TIMEOUT, or WEIR_INVALID before anything is
+ * sent (a text that no HTTP header can carry, data whose length does not fit the shape). */
 WEIR_API enum weir_code weir_infer(struct weir *w, const char *model, const struct weir_tensor *inputs, size_t n_inputs,
-    const struct weir_call *call, struct weir_result **out, struct weir_error *e);
+                                   const struct weir_call *call, struct weir_result **out, struct weir_error *e);
 
 /* All of these point into the result and are valid until weir_result_free. */
-WEIR_API size_t weir_result_count(const struct weir_result *r);                               /* outputs */
-WEIR_API const struct weir_tensor *weir_result_output(const struct weir_result *r, size_t i); /* NULL beyond the count */
+WEIR_API size_t weir_result_count(const struct weir_result *r); /* outputs */
+WEIR_API const struct weir_tensor *weir_result_output(const struct weir_result *r,
+                                                      size_t i); /* NULL beyond the count */
 WEIR_API const struct weir_tensor *weir_result_find(const struct weir_result *r, const char *name); /* NULL: none */
-WEIR_API const char *weir_result_request_id(const struct weir_result *r);                     /* "" if none */
+WEIR_API const char *weir_result_request_id(const struct weir_result *r);                           /* "" if none */
 WEIR_API const char *weir_result_version(const struct weir_result *r); /* version that answered; "" if not said */
 WEIR_API const char *weir_result_arm(const struct weir_result *r);     /* "stable", "canary"; "" outside a rollout */
 WEIR_API void weir_result_free(struct weir_result *r);

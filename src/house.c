@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The house; see house.h. Order of building: store, loops, control, planes, sockets, threads; of taking down: sockets drain, pools close,
- * threads end, and then nobody is left to hold anything. */
+/* The house; see house.h. Order of building: store, loops, control, planes, sockets, threads; of taking down: sockets
+ * drain, pools close, threads end, and then nobody is left to hold anything. */
 #include "house.h"
 
 #include <errno.h>
@@ -42,7 +42,7 @@ struct conn_thread { /* a connection thread */
 
 struct house {
     struct house_conf conf;
-    struct loop *loop;          /* control */
+    struct loop *loop; /* control */
     struct store *store;
     struct control *control;
     struct conn_thread *threads;
@@ -56,7 +56,7 @@ struct house {
     _Atomic uint32_t data_connections, admin_connections;
     struct watch signals, parent;
     struct timer drain_limit;
-    unsigned undrained;         /* listeners */
+    unsigned undrained; /* listeners */
     bool stopping, closing;
     uint64_t began_us;
     int status;
@@ -82,7 +82,10 @@ static bool check_landlock(const struct admin_facts *f, char *text, size_t cap, 
     int abi = sandbox_landlock_abi();
 
     (void)f;
-    snprintf(text, cap, abi > 0 ? "Landlock ABI %d: workers see their own folder only" : "no Landlock: workers are shut in by seccomp alone", abi);
+    snprintf(text, cap,
+             abi > 0 ? "Landlock ABI %d: workers see their own folder only"
+                     : "no Landlock: workers are shut in by seccomp alone",
+             abi);
     snprintf(mend, mend_cap, "%s", abi > 0 ? "" : "use Linux 5.13 or newer and add landlock to the kernel's lsm= list");
     return abi > 0;
 }
@@ -169,7 +172,8 @@ static void begin_stop(struct house *h, const char *why)
         return;
     }
     h->stopping = true;
-    log_info("house", "stopping: no new connections, requests may finish reason=\"%s\" drain_s=%llu", why, (unsigned long long)(h->conf.drain_us / 1000000));
+    log_info("house", "stopping: no new connections, requests may finish reason=\"%s\" drain_s=%llu", why,
+             (unsigned long long)(h->conf.drain_us / 1000000));
     h->undrained = (unsigned)h->conf.threads + 1;
     timer_set(h->loop, &h->drain_limit, clock_us() + h->conf.drain_us);
     for (unsigned i = 0; i < h->conf.threads; i++) {
@@ -240,7 +244,8 @@ static enum err_code listen_data(struct house *h, struct err *e)
     struct addr a;
     int fd = -1;
 
-    if (addr_parse(&a, str_of(h->conf.listen), false, e) != ERR_OK || sock_listen(&fd, &a, false, 1024, e) != ERR_OK || sock_local(&a, fd, e) != ERR_OK) {
+    if (addr_parse(&a, str_of(h->conf.listen), false, e) != ERR_OK || sock_listen(&fd, &a, false, 1024, e) != ERR_OK ||
+        sock_local(&a, fd, e) != ERR_OK) {
         goto fail;
     }
     url_of(h->admin_facts.data_url, sizeof(h->admin_facts.data_url), &a);
@@ -287,14 +292,18 @@ static enum err_code listen_admin(struct house *h, struct err *e)
         return e->code;
     }
     if (!addr_is_local(&a) && !f->token[0]) {
-        return err_set(e, ERR_FORBIDDEN, "the admin plane at %s would be open to anybody: give it a loopback address or a unix socket, or set admin_token_file", a.text);
+        return err_set(e, ERR_FORBIDDEN,
+                       "the admin plane at %s would be open to anybody: give it a loopback address or a unix socket, "
+                       "or set admin_token_file",
+                       a.text);
     }
     if (sock_listen(&fd, &a, false, 128, e) != ERR_OK || sock_local(&a, fd, e) != ERR_OK) {
         return e->code;
     }
     url_of(f->admin_url, sizeof(f->admin_url), &a);
     snprintf(f->host_ok, sizeof(f->host_ok), "%s", a.text);
-    if (http_listen(&h->admin_listener, h->loop, fd, &h->admin_service, &h->limits, &h->admin_connections, e) != ERR_OK) {
+    if (http_listen(&h->admin_listener, h->loop, fd, &h->admin_service, &h->limits, &h->admin_connections, e) !=
+        ERR_OK) {
         close(fd);
         return e->code;
     }
@@ -322,7 +331,9 @@ static enum err_code read_token(struct house *h, struct err *e)
     n = strcspn(at, "\r\n");
     at[n] = '\0';
     if (n < 16) {
-        return err_set(e, ERR_INVALID, "the token in %s has %zu characters; it needs at least 16 (openssl rand -hex 32 makes one)", path, n);
+        return err_set(e, ERR_INVALID,
+                       "the token in %s has %zu characters; it needs at least 16 (openssl rand -hex 32 makes one)",
+                       path, n);
     }
     return ERR_OK;
 }
@@ -351,14 +362,18 @@ static enum err_code build_threads(struct house *h, struct err *e)
 
 static enum err_code build_control(struct house *h, struct err *e)
 {
-    struct control_spec spec = {.loop = h->loop,
+    struct control_spec spec = {
+        .loop = h->loop,
         .store = h->store,
         .shards = h->shards,
         .n_shards = (unsigned)h->conf.threads,
         .families = h->conf.families,
         .n_families = h->conf.n_families,
         .body_max = h->conf.body_max,
-        .ops = {.engine = engine_of, .pid = pid_of, .evidence = admin_arms_json, .library = h->conf.onnxruntime ? h->conf.onnxruntime : getenv("WEIR_ONNXRUNTIME")},
+        .ops = {.engine = engine_of,
+                .pid = pid_of,
+                .evidence = admin_arms_json,
+                .library = h->conf.onnxruntime ? h->conf.onnxruntime : getenv("WEIR_ONNXRUNTIME")},
         .import_root = h->conf.import_root};
 
     return control_new(&h->control, &spec, e);
@@ -371,15 +386,16 @@ static void build_planes(struct house *h)
     for (unsigned i = 0; i < h->conf.threads; i++) {
         struct conn_thread *t = &h->threads[i];
 
-        t->facts = (struct data_facts){WEIR_VERSION, h->conf.user_header, h->conf.body_max, join_new(), h->planes, (unsigned)h->conf.threads};
+        t->facts = (struct data_facts){WEIR_VERSION, h->conf.user_header, h->conf.body_max,
+                                       join_new(),   h->planes,           (unsigned)h->conf.threads};
         t->plane = (struct plane){.name = "data",
-            .routes = data_routes,
-            .n_routes = n_data_routes,
-            .finished = data_finished,
-            .control = h->control,
-            .router = control_router(h->control),
-            .shard = &t->shard,
-            .facts = &t->facts};
+                                  .routes = data_routes,
+                                  .n_routes = n_data_routes,
+                                  .finished = data_finished,
+                                  .control = h->control,
+                                  .router = control_router(h->control),
+                                  .shard = &t->shard,
+                                  .facts = &t->facts};
         plane_init(&t->plane);
         t->service = plane_service(&t->plane);
     }
@@ -393,13 +409,13 @@ static void build_planes(struct house *h)
     f->checks = checks;
     f->n_checks = COUNT_OF(checks);
     h->admin_plane = (struct plane){.name = "admin",
-        .routes = admin_routes,
-        .n_routes = n_admin_routes,
-        .finished = admin_finished,
-        .access = admin_access,
-        .control = h->control,
-        .router = control_router(h->control),
-        .facts = f};
+                                    .routes = admin_routes,
+                                    .n_routes = n_admin_routes,
+                                    .finished = admin_finished,
+                                    .access = admin_access,
+                                    .control = h->control,
+                                    .router = control_router(h->control),
+                                    .facts = f};
     plane_init(&h->admin_plane);
     h->admin_service = plane_service(&h->admin_plane);
     http_limits_default(&h->limits);
@@ -452,14 +468,16 @@ static void on_ready(void *ctx)
     struct model *const *models;
     size_t n = control_models(h->control, &models);
 
-    log_info("house", "ready data=%s admin=%s models=%zu after_ms=%llu", h->admin_facts.data_url, h->admin_facts.admin_url, n, (unsigned long long)((clock_us() - h->began_us) / 1000));
+    log_info("house", "ready data=%s admin=%s models=%zu after_ms=%llu", h->admin_facts.data_url,
+             h->admin_facts.admin_url, n, (unsigned long long)((clock_us() - h->began_us) / 1000));
 }
 
 static enum err_code build(struct house *h, struct err *e)
 {
     raise_limits();
-    if (read_token(h, e) != ERR_OK || loop_new(&h->loop, e) != ERR_OK || watch_outside(h, e) != ERR_OK || store_open(&h->store, h->conf.store, h->conf.artifacts, e) != ERR_OK ||
-        build_threads(h, e) != ERR_OK || build_control(h, e) != ERR_OK) {
+    if (read_token(h, e) != ERR_OK || loop_new(&h->loop, e) != ERR_OK || watch_outside(h, e) != ERR_OK ||
+        store_open(&h->store, h->conf.store, h->conf.artifacts, e) != ERR_OK || build_threads(h, e) != ERR_OK ||
+        build_control(h, e) != ERR_OK) {
         return e->code;
     }
     build_planes(h);
@@ -517,7 +535,8 @@ int house_serve(int argc, char **argv)
         return 1;
     }
     log_start(2, (enum log_level)h.conf.log_level);
-    log_info("house", "listening data=%s admin=%s store=%s threads=%llu", h.admin_facts.data_url, h.admin_facts.admin_url, h.conf.store, (unsigned long long)h.conf.threads);
+    log_info("house", "listening data=%s admin=%s store=%s threads=%llu", h.admin_facts.data_url,
+             h.admin_facts.admin_url, h.conf.store, (unsigned long long)h.conf.threads);
     control_start(h.control, on_ready, &h);
     loop_run(h.loop);
     log_info("house", "stopped");

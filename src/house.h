@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The house: the only file that knows every room. It reads the configuration, joins the rooms' tables, builds threads, planes and
- * listeners, runs until it is told to stop, and takes everything down in order.
+/* The house: the only file that knows every room. It reads the configuration, joins the rooms' tables, builds threads,
+ * planes and listeners, runs until it is told to stop, and takes everything down in order.
  *
  * Thread: the main thread, which becomes the control thread. */
 #ifndef WEIR_HOUSE_H

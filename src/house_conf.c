@@ -12,17 +12,22 @@ static const char *const level_words[] = {"debug", "info", "warn", "error", NULL
 
 #define AT(field) offsetof(struct house_conf, field)
 static const struct setting settings[] = {
-    {"listen", SET_STRING, AT(listen), "127.0.0.1:8000", 1, 200, NULL, "address of the data plane (host:port or unix:/path)"},
-    {"admin", SET_STRING, AT(admin), "127.0.0.1:8009", 1, 200, NULL, "address of the admin plane; anything but loopback needs admin_token_file"},
+    {"listen", SET_STRING, AT(listen), "127.0.0.1:8000", 1, 200, NULL,
+     "address of the data plane (host:port or unix:/path)"},
+    {"admin", SET_STRING, AT(admin), "127.0.0.1:8009", 1, 200, NULL,
+     "address of the admin plane; anything but loopback needs admin_token_file"},
     {"store", SET_STRING, AT(store), NULL, 1, 1000, NULL, "sqlite:FILE; default: weir.db in the data folder"},
-    {"artifacts", SET_STRING, AT(artifacts), NULL, 1, 1000, NULL, "folder of the artifacts; default: artifacts in the data folder"},
+    {"artifacts", SET_STRING, AT(artifacts), NULL, 1, 1000, NULL,
+     "folder of the artifacts; default: artifacts in the data folder"},
     {"threads", SET_U64, AT(threads), "0", 0, SHARDS_MAX, NULL, "connection threads; 0: one a processor"},
     {"body_max", SET_BYTES, AT(body_max), "64MiB", 1024, 1ull << 32, NULL, "largest body of a request, then 413"},
     {"connections", SET_U64, AT(connections), "10000", 1, 1000000, NULL, "open connections of a plane; more wait"},
     {"drain", SET_DURATION, AT(drain_us), "30s", 0, 3600000000ull, NULL, "how long requests may finish after SIGTERM"},
     {"user_header", SET_STRING, AT(user_header), "x-weir-user", 1, 100, NULL, "header with the assignment key"},
-    {"admin_token_file", SET_STRING, AT(admin_token_file), NULL, 1, 1000, NULL, "file whose first line is the admin token"},
-    {"import_root", SET_STRING, AT(import_root), NULL, 1, 1000, NULL, "folder from which versions may be registered by path"},
+    {"admin_token_file", SET_STRING, AT(admin_token_file), NULL, 1, 1000, NULL,
+     "file whose first line is the admin token"},
+    {"import_root", SET_STRING, AT(import_root), NULL, 1, 1000, NULL,
+     "folder from which versions may be registered by path"},
     {"onnxruntime", SET_STRING, AT(onnxruntime), NULL, 1, 500, NULL, "path of libonnxruntime.so; default: looked for"},
     {"log", SET_ENUM, AT(log_level), "info", 0, 0, level_words, "least level of the log"},
 };
@@ -81,7 +86,8 @@ static enum err_code read_file(struct house_conf *c, const char *path, struct er
 {
     AUTO(conf) y = NULL;
 
-    if (conf_read_file(&y, path, e) != ERR_OK || settings_read(settings, COUNT_OF(settings), y, y->root, sections, c, e) != ERR_OK) {
+    if (conf_read_file(&y, path, e) != ERR_OK ||
+        settings_read(settings, COUNT_OF(settings), y, y->root, sections, c, e) != ERR_OK) {
         return e->code;
     }
     return read_families(c, y, e);
@@ -111,7 +117,8 @@ int house_conf_read(struct house_conf *c, int argc, char **argv)
             const char *name = argv[i], *value = i + 1 < argc ? argv[i + 1] : NULL;
             bool is_file = strcmp(name, "-c") == 0 || strcmp(name, "--config") == 0;
 
-            if (!is_file && strcmp(name, "--data") != 0 && strcmp(name, "--listen") != 0 && strcmp(name, "--admin") != 0 && strcmp(name, "--parent-fd") != 0) {
+            if (!is_file && strcmp(name, "--data") != 0 && strcmp(name, "--listen") != 0 &&
+                strcmp(name, "--admin") != 0 && strcmp(name, "--parent-fd") != 0) {
                 return wrong("'%s' is no option of it", name);
             }
             if (!value) {

@@ -13,7 +13,7 @@ struct house_conf {
     int log_level;
     struct family *families;
     size_t n_families;
-    uint64_t parent_fd;       /* UINT64_MAX: none */
+    uint64_t parent_fd; /* UINT64_MAX: none */
 };
 /* Exit status when it fails (2: called wrong, 1: the file is wrong), after saying why on stderr; -1: go on. */
 int house_conf_read(struct house_conf *c, int argc, char **argv);

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* weir bench: the model's samples from many users over some connections, and the labels as feedback.
  *
- * A request is a ticket: its number and the seed decide user and sample, so two runs with one seed ask the same whatever
- * thread takes which ticket. Each thread has a connection and counters of its own; they are added up when all have ended.
- * The time of a request is that of the inference call alone; a request that no answer came to is an error without a time.
+ * A request is a ticket: its number and the seed decide user and sample, so two runs with one seed ask the same
+ * whatever thread takes which ticket. Each thread has a connection and counters of its own; they are added up when all
+ * have ended. The time of a request is that of the inference call alone; a request that no answer came to is an error
+ * without a time.
  *
  * Threads: one a connection, and the main one, which draws the progress line and stops them at the end or at Ctrl-C. */
 #include <errno.h>
@@ -92,8 +93,7 @@ static uint64_t mix(uint64_t seed, uint64_t ticket, uint64_t purpose)
 
 static bool over(struct bench *b)
 {
-    return atomic_load_explicit(&b->stop, memory_order_relaxed) ||
-           (b->for_us && clock_us() - b->start_us >= b->for_us);
+    return atomic_load_explicit(&b->stop, memory_order_relaxed) || (b->for_us && clock_us() - b->start_us >= b->for_us);
 }
 
 static void nap(uint64_t us)
@@ -130,8 +130,8 @@ static struct group *group_of(struct worker *w, const struct shot *s)
         return &w->group[GROUPS - 1];
     }
     if (i == w->n_groups) {
-        strcpy(w->group[i].version, s->version);
-        strcpy(w->group[i].arm, s->arm);
+        str_copy(w->group[i].version, sizeof w->group[i].version, str_of(s->version));
+        str_copy(w->group[i].arm, sizeof w->group[i].arm, str_of(s->arm));
         w->n_groups++;
     }
     return &w->group[i];
@@ -166,8 +166,8 @@ static void ask(struct worker *w, struct shot *s)
     buf_addf(&w->headers, "Content-Type: application/json\r\nX-Weir-User: user-%" PRIu64 "\r\nX-Request-Id: %s\r\n",
              s->user, s->id);
     uint64_t start = clock_ns();
-    enum err_code rc = http_call(w->client, "POST", b->path, buf_str(&w->headers), &body, 1, b->timeout_us, &w->answer,
-                                 &w->last);
+    enum err_code rc =
+        http_call(w->client, "POST", b->path, buf_str(&w->headers), &body, 1, b->timeout_us, &w->answer, &w->last);
     uint64_t ns = clock_ns() - start;
     s->us = ns / 1000;
     if (rc == ERR_OK) {
@@ -217,8 +217,8 @@ static void send_label(struct worker *w, const struct shot *s)
         json_strz(&w->line, s->sample->label);
         BUF_LIT(&w->line, "}");
         struct iovec body = {w->line.p, w->line.n};
-        enum err_code rc = http_call(w->client, "POST", b->feedback_path, STR("Content-Type: application/json\r\n"), &body,
-                                     1, b->timeout_us, &w->answer, &w->last);
+        enum err_code rc = http_call(w->client, "POST", b->feedback_path, STR("Content-Type: application/json\r\n"),
+                                     &body, 1, b->timeout_us, &w->answer, &w->last);
         if (rc == ERR_OK && w->answer.status >= 200 && w->answer.status < 300) {
             w->feedback_sent++;
             doc = yyjson_read(w->answer.body.p ? w->answer.body.p : "", w->answer.body.n, 0);
@@ -301,14 +301,15 @@ static void add_worker(struct report *r, const struct worker *w)
     for (size_t i = 0; i < w->n_groups; i++) {
         const struct group *g = &w->group[i];
         size_t k = 0;
-        while (k < r->n_groups && (strcmp(r->group[k].version, g->version) != 0 || strcmp(r->group[k].arm, g->arm) != 0)) {
+        while (k < r->n_groups &&
+               (strcmp(r->group[k].version, g->version) != 0 || strcmp(r->group[k].arm, g->arm) != 0)) {
             k++;
         }
         if (k == r->n_groups && k == GROUPS) {
             k = GROUPS - 1;
         } else if (k == r->n_groups) {
-            strcpy(r->group[k].version, g->version);
-            strcpy(r->group[k].arm, g->arm);
+            str_copy(r->group[k].version, sizeof r->group[k].version, str_of(g->version));
+            str_copy(r->group[k].arm, sizeof r->group[k].arm, str_of(g->arm));
             r->n_groups++;
         }
         add_group(&r->group[k], g);
@@ -328,7 +329,8 @@ static double accuracy(const struct group *g)
 
 static void json_group(struct buf *out, const struct group *g)
 {
-    buf_addf(out, "\"requests\":%" PRIu64 ",\"ok\":%" PRIu64 ",\"errors\":%" PRIu64 ",\"latency_ms\":{\"p50\":", g->requests,
+    buf_addf(out,
+             "\"requests\":%" PRIu64 ",\"ok\":%" PRIu64 ",\"errors\":%" PRIu64 ",\"latency_ms\":{\"p50\":", g->requests,
              g->requests - g->errors, g->errors);
     json_f64(out, ms_at(g, .5));
     BUF_LIT(out, ",\"p95\":");
@@ -417,7 +419,9 @@ static void report_text(struct cli *c, const struct report *r)
     table_show(out, &t, true, c->tty);
     table_done(&t);
     if (r->late) {
-        buf_addf(out, "\n%" PRIu64 " requests went out more than 10 ms after their time: more --connections, or less --rate\n",
+        buf_addf(out,
+                 "\n%" PRIu64
+                 " requests went out more than 10 ms after their time: more --connections, or less --rate\n",
                  r->late);
     }
     if (r->problem[0]) {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The table of commands, help, and the connection to a server that all commands share.
  *
- * A command composes its text in c->out and returns its exit status; errors are made where they happen and reported here,
- * in one form. Nothing is asked of a server before the command line was found to be right. */
+ * A command composes its text in c->out and returns its exit status; errors are made where they happen and reported
+ * here, in one form. Nothing is asked of a server before the command line was found to be right. */
 #include "cli/cli.h"
 
 #include <fcntl.h>
@@ -28,7 +28,7 @@ static const struct opt_row serve_options[] = {
     {"data", 0, OPT_TEXT, "DIR", "folder for the store and the artifacts (default weir-data)"},
     {"listen", 0, OPT_TEXT, "ADDR", "inference address, HOST:PORT or unix:/PATH (default 127.0.0.1:8000)"},
     {"admin", 0, OPT_TEXT, "ADDR", "management address, HOST:PORT or unix:/PATH (default 127.0.0.1:8009)"},
-    {"parent-fd", 0, OPT_NUMBER, "N", "end when this open descriptor reads end-of-file (for libraries that start a server)"},
+    {"parent-fd", 0, OPT_NUMBER, "N", "end when this open descriptor reads end-of-file (for libraries)"},
 };
 static const struct opt_row push_options[] = {
     {"version", 0, OPT_COUNT, "N", "number of the new version (default: the next one)"},
@@ -75,7 +75,8 @@ static int version_run(struct cli *c);
 static const struct command commands[] = {
     {"serve", "", "run the server",
      "Runs the server in the foreground until SIGTERM or SIGINT; then it finishes what it has and ends.\n"
-     "Without any option it serves on 127.0.0.1:8000, is managed on 127.0.0.1:8009 and keeps its state in weir-data/.\n",
+     "Without any option it serves on 127.0.0.1:8000, is managed on 127.0.0.1:8009 and keeps its state in "
+     "weir-data/.\n",
      ROWS(serve_options), 0, 0, false, NULL},
     {"push", "NAME PATH", "put a model version on the server",
      "Uploads a version of the model NAME and waits until it is loaded and warm, or says why it is not.\n"
@@ -85,8 +86,8 @@ static const struct command commands[] = {
      "The same files pushed again are the version that they already are.\n",
      ROWS(push_options), 2, 2, true, push_run},
     {"models", "[NAME]", "list the models, or show one",
-     "Lists models, their versions, their state and what they have answered; with NAME, one model in full.\n", NO_ROWS, 0,
-     1, true, models_run},
+     "Lists models, their versions, their state and what they have answered; with NAME, one model in full.\n", NO_ROWS,
+     0, 1, true, models_run},
     {"infer", "NAME [FILE|-]", "ask a model once",
      "Sends an Open Inference Protocol request (JSON) from FILE or standard input (-) and prints the reply.\n"
      "Without FILE it sends the first of the model's own samples.\n",
@@ -109,7 +110,8 @@ static const struct command commands[] = {
      "Makes the canary of NAME, or --version, its stable version. `weir rollback NAME` takes it back.\n",
      ROWS(promote_options), 1, 1, true, promote_run},
     {"rollback", "NAME", "take the last step back, at once",
-     "While a rollout runs: the canary gets no more traffic. After a promotion: back to the version before, which never\n"
+     "While a rollout runs: the canary gets no more traffic. After a promotion: back to the version before, which "
+     "never\n"
      "left memory. With nothing to take back it says so and fails.\n",
      NO_ROWS, 1, 1, true, rollback_run},
     {"history", "NAME", "what happened to a model, newest first",
@@ -119,10 +121,10 @@ static const struct command commands[] = {
      "Checks the machine, the kernel, the runtimes, the data folder and the ports, asks a running server for its own\n"
      "checks, and says how to mend what fails. Exit status 1 if a check fails.\n",
      ROWS(doctor_options), 0, 0, true, doctor_run},
-    {"version", "", "print the version", "Prints the version of this program and of the libraries it runs with.\n", NO_ROWS,
-     0, 0, true, version_run},
-    {"help", "[COMMAND]", "print this, or the help of a command", "Prints all commands, or one in full.\n", NO_ROWS, 0, 1,
-     false, help_run},
+    {"version", "", "print the version", "Prints the version of this program and of the libraries it runs with.\n",
+     NO_ROWS, 0, 0, true, version_run},
+    {"help", "[COMMAND]", "print this, or the help of a command", "Prints all commands, or one in full.\n", NO_ROWS, 0,
+     1, false, help_run},
 };
 
 const struct command *cli_command_at(size_t i)
@@ -169,7 +171,8 @@ int cli_fail(struct cli *c, const struct err *e)
     show_textz(&c->out, e->text);
     BUF_LIT(&c->out, "\n");
     if (e->code == ERR_UNAVAILABLE && c->admin && c->answer.status == 0) {
-        buf_addf(&c->out, "is a server running? 'weir serve' starts one, --server URL names another than %s\n", c->server);
+        buf_addf(&c->out, "is a server running? 'weir serve' starts one, --server URL names another than %s\n",
+                 c->server);
     }
     write_all(stderr, &c->out);
     if (c->json) {
@@ -268,8 +271,8 @@ enum err_code cli_json(struct cli *c, const char *method, const char *path, cons
     yyjson_doc *d = yyjson_read(c->answer.body.p ? c->answer.body.p : "", c->answer.body.n, 0);
     if (!yyjson_is_obj(yyjson_doc_get_root(d))) {
         yyjson_doc_free(d);
-        return err_set(e, ERR_INTERNAL, "%s did not answer with a JSON object; is it the admin address of a Weir server?",
-                       c->server);
+        return err_set(e, ERR_INTERNAL,
+                       "%s did not answer with a JSON object; is it the admin address of a Weir server?", c->server);
     }
     *doc = d;
     return ERR_OK;
@@ -328,7 +331,8 @@ static enum err_code read_token(struct cli *c, const char *path, struct err *e)
         ok = text[i] > ' ' && text[i] < 0x7f;
     }
     if (!ok) {
-        return err_set(e, ERR_INVALID, "--token-file %s: not one line of at most %d printable characters", path, TOKEN_MAX);
+        return err_set(e, ERR_INVALID, "--token-file %s: not one line of at most %d printable characters", path,
+                       TOKEN_MAX);
     }
     buf_addf(&c->headers, "Authorization: Bearer %.*s\r\n", (int)n, text);
     return ERR_OK;
@@ -416,8 +420,8 @@ static int version_run(struct cli *c)
     snprintf(http, sizeof http, "%d.%d.%d", LLHTTP_VERSION_MAJOR, LLHTTP_VERSION_MINOR, LLHTTP_VERSION_PATCH);
     snprintf(json, sizeof json, "%u.%u.%u", v >> 16, v >> 8 & 255, v & 255);
     if (!c->json) {
-        buf_addf(&c->out, "weir %s\n  built with %s\n  llhttp %s, yyjson %s, OpenSSL %s\n", WEIR_VERSION, compiler, http,
-                 json, tls);
+        buf_addf(&c->out, "weir %s\n  built with %s\n  llhttp %s, yyjson %s, OpenSSL %s\n", WEIR_VERSION, compiler,
+                 http, json, tls);
         return 0;
     }
     buf_addf(&c->out, "{\"name\":\"weir\",\"version\":\"%s\",\"compiler\":", WEIR_VERSION);

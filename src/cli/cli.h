@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The command line: one table of commands, and what every client command works with.
  *
- * main.c gives cli_main every word but `serve` and `worker`; it parses the former with cli_command("serve") and opt_parse,
- * so that `weir help serve` and the server read the same rows.
+ * main.c gives cli_main every word but `serve` and `worker`; it parses the former with cli_command("serve") and
+ * opt_parse, so that `weir help serve` and the server read the same rows.
  *
- * Exit status: 0 done, 1 it failed (the reason is on standard error, and as {"error":…} on standard output with --json),
- * 2 called wrong.
+ * Exit status: 0 done, 1 it failed (the reason is on standard error, and as {"error":…} on standard output with
+ * --json), 2 called wrong.
  *
  * Thread: the main thread; a command may start threads of its own and ends them. */
 #ifndef WEIR_CLI_CLI_H
@@ -22,11 +22,11 @@
 struct cli {
     struct args args;
     bool json;
-    bool tty;             /* standard output is a terminal that shows colours */
-    bool err_tty;         /* standard error is one */
-    char *server;         /* admin URL */
-    bool server_named;    /* by option or environment */
-    struct buf headers;   /* Authorization, where there is a token */
+    bool tty;           /* standard output is a terminal that shows colours */
+    bool err_tty;       /* standard error is one */
+    char *server;       /* admin URL */
+    bool server_named;  /* by option or environment */
+    struct buf headers; /* Authorization, where there is a token */
     struct http_client *admin;
     struct http_answer answer; /* of the last admin call */
     struct buf out;            /* what will be printed; flushed by cli_flush and at the end */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Comparing arms. Two numbers are called equal when they look equal as printed; times when they are within 2 %, which is
- * what the server's sketch can tell apart. */
+/* Comparing arms. Two numbers are called equal when they look equal as printed; times when they are within 2 %, which
+ * is what the server's sketch can tell apart. */
 #include "cli/compare.h"
 
 #include <inttypes.h>
@@ -251,7 +251,9 @@ void compare_show(struct buf *out, yyjson_val *root, bool colour)
     time_row(&t, "queue p95 ms", a, "queue_ms", "p95");
     time_row(&t, "compute p95 ms", a, "compute_ms", "p95");
     mean_row(&t, "accuracy", a, "accuracy", "n");
-    if (get_count(yyjson_obj_get(a.stable, "feedback"), "reward_n") + get_count(yyjson_obj_get(a.canary, "feedback"), "reward_n") > 0) {
+    if (get_count(yyjson_obj_get(a.stable, "feedback"), "reward_n") +
+            get_count(yyjson_obj_get(a.canary, "feedback"), "reward_n") >
+        0) {
         mean_row(&t, "reward", a, "reward_mean", "reward_n");
     }
     class_rows(&t, a);
@@ -291,7 +293,8 @@ static const char *pick(double s, double c, double same, const char *const word[
     return fabs(c - s) <= same ? word[1] : c < s ? word[0] : word[2];
 }
 
-static void accuracy_clause(struct sentence *s, struct arms a, const char *key, const char *n, const char *const word[3])
+static void accuracy_clause(struct sentence *s, struct arms a, const char *key, const char *n,
+                            const char *const word[3])
 {
     double before = stat(a.stable, "feedback", key), now = stat(a.canary, "feedback", key);
     struct buf b;

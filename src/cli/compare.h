@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A rollout's two arms side by side, and one sentence about them.
  *
- * The sentence says what the numbers are, not what they prove: it compares what was counted, names how much was counted,
- * and draws no conclusion about users who did not come.
+ * The sentence says what the numbers are, not what they prove: it compares what was counted, names how much was
+ * counted, and draws no conclusion about users who did not come.
  *
  * Thread: any; pure functions of the server's JSON (GET /admin/models/{m}/rollout). */
 #ifndef WEIR_CLI_COMPARE_H

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* weir doctor: is this machine fit to run a server, and is the one that runs well?
  *
- * Every check is one row: what was looked at, what was found, and, where that is not good enough, how to mend it. Nothing
- * is changed: a port is bound for a moment, a nameless temporary file is made in the data folder. A running server adds
- * its own rows. */
+ * Every check is one row: what was looked at, what was found, and, where that is not good enough, how to mend it.
+ * Nothing is changed: a port is bound for a moment, a nameless temporary file is made in the data folder. A running
+ * server adds its own rows. */
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -26,7 +26,7 @@
 #include "base/json.h"
 #include "cli/cli.h"
 #include "cli/show.h"
-#include "net/sock.h"
+#include "client/port.h"
 
 #define FILES_WANTED 4096
 #define ROOM_WANTED (UINT64_C(1) << 30) /* bytes free in the data folder */
@@ -40,7 +40,7 @@ struct checks {
     struct check *list;
     size_t n;
     size_t failed;
-    bool server; /* one answers */
+    bool server;        /* one answers */
     char *data, *admin; /* its addresses */
 };
 
@@ -91,8 +91,9 @@ static void check_landlock(struct checks *k)
 {
     long abi = syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
     add(k, "landlock", abi >= 1, abi >= 1 ? xasprintf("version %ld", abi) : xasprintf("%s", strerror(errno)),
-        xstrdup("workers can not be kept to their own folder: use a kernel from 5.13 on with landlock in its lsm= list, "
-                "and a container that allows the landlock system calls"));
+        xstrdup(
+            "workers can not be kept to their own folder: use a kernel from 5.13 on with landlock in its lsm= list, "
+            "and a container that allows the landlock system calls"));
 }
 
 static void check_seccomp(struct checks *k)
@@ -188,6 +189,13 @@ static void check_folder(struct checks *k, const char *dir)
 
 /* ---- ports ---- */
 
+/* The address to look at: the one that was named, else the running server's own, else the preset. */
+static const char *choose(const char *named, const char *running, const char *preset)
+{
+    const char *address = named ? named : running ? running : preset;
+    return strncmp(address, "http://", 7) == 0 ? address + 7 : address;
+}
+
 /* True if the running server is the one that listens on this address. */
 static bool held_by_server(const struct checks *k, const char *address)
 {
@@ -203,26 +211,15 @@ static bool held_by_server(const struct checks *k, const char *address)
 
 static void check_address(struct checks *k, const char *name, const char *address, const char *option)
 {
-    struct addr a;
     struct err e = {0};
-    int fd = -1;
     if (held_by_server(k, address)) {
         add(k, name, true, xasprintf("%s: the running server", address), NULL);
         return;
     }
-    if (addr_parse(&a, str_of(address), false, &e) != ERR_OK) {
-        add(k, name, false, xstrdup(e.text), xasprintf("give %s an address like 127.0.0.1:8000", option));
-        return;
-    }
-    bool ok = sock_listen(&fd, &a, false, 1, &e) == ERR_OK;
-    add(k, name, ok, ok ? xasprintf("%s is free", address) : xstrdup(e.text),
-        xasprintf("end what holds it, or choose another address with %s", option));
-    if (fd >= 0) {
-        close(fd);
-        if (strncmp(address, "unix:", 5) == 0) {
-            unlink(address + 5);
-        }
-    }
+    enum err_code rc = port_try(address, &e);
+    add(k, name, rc == ERR_OK, rc == ERR_OK ? xasprintf("%s is free", address) : xstrdup(e.text),
+        rc == ERR_INVALID ? xasprintf("give %s an address like 127.0.0.1:8000", option)
+                          : xasprintf("end what holds it, or choose another address with %s", option));
 }
 
 /* ---- the server ---- */
@@ -254,7 +251,8 @@ static void find_server(struct cli *c, struct checks *k)
     enum err_code rc = cli_json(c, "GET", "/admin/server", NULL, &doc, &e);
     if (rc == ERR_OK) {
         yyjson_val *root = yyjson_doc_get_root(doc);
-        const char *data = get_text(root, "data"), *admin = get_text(root, "admin"), *version = get_text(root, "version");
+        const char *data = get_text(root, "data"), *admin = get_text(root, "admin"),
+                   *version = get_text(root, "version");
         k->server = true;
         k->data = data ? xstrdup(data) : NULL;
         k->admin = admin ? xstrdup(admin) : NULL;
@@ -266,7 +264,8 @@ static void find_server(struct cli *c, struct checks *k)
     } else if (rc == ERR_UNAVAILABLE && !c->server_named) {
         add(k, "server", true, xasprintf("none answers at %s", c->server), NULL);
     } else {
-        add(k, "server", false, xstrdup(e.text), xstrdup("start one with weir serve, or name its admin address with --server"));
+        add(k, "server", false, xstrdup(e.text),
+            xstrdup("start one with weir serve, or name its admin address with --server"));
     }
 }
 
@@ -326,8 +325,8 @@ int doctor_run(struct cli *c)
     check_runtime(&k);
     check_folder(&k, data ? data : "weir-data");
     find_server(c, &k);
-    check_address(&k, "inference address", listen ? listen : "127.0.0.1:8000", "--listen");
-    check_address(&k, "management address", admin ? admin : "127.0.0.1:8009", "--admin");
+    check_address(&k, "inference address", choose(listen, k.data, "127.0.0.1:8000"), "--listen");
+    check_address(&k, "management address", choose(admin, k.admin, "127.0.0.1:8009"), "--admin");
     if (k.server) {
         server_checks(c, &k);
     }

@@ -7,8 +7,8 @@
 #include "cli/cli.h"
 #include "cli/show.h"
 
-static const char *const columns[] = {"model", "version", "serving", "state", "family", "place", "backend",
-                                      "requests", "errors", "p50 ms", "p95 ms", "accuracy"};
+static const char *const columns[] = {"model",   "version",  "serving", "state",  "family", "place",
+                                      "backend", "requests", "errors",  "p50 ms", "p95 ms", "accuracy"};
 
 static void head(struct table *t, const char *const *names, size_t n)
 {

@@ -6,6 +6,7 @@
 #include "cli/opt.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 
 #include "base/conf.h"
 
@@ -157,8 +158,7 @@ static enum err_code find_row(const struct command *c, const char *word, const s
         }
     }
     char shown[NAME_WIDTH + 3];
-    strcpy(shown, "--");
-    strcat(shown, name);
+    snprintf(shown, sizeof shown, "--%s", name);
     return unknown(c, shown, name, e);
 }
 

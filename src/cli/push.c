@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* weir push: hash, stream, wait until the server has loaded it, and say what comes next.
  *
- * The server answers when the version is loaded and warm, or refuses it; there is no time limit, because loading may take
- * as long as it takes and a server that dies closes the connection. */
+ * The server answers when the version is loaded and warm, or refuses it; there is no time limit, because loading may
+ * take as long as it takes and a server that dies closes the connection. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -132,7 +132,8 @@ static void say_serving(struct buf *out, const char *model, yyjson_val *r, uint6
         show_share(out, get_count(r, "share_bp"));
         buf_addf(out, " of the traffic: weir rollout show %s\n", model);
     } else {
-        buf_addf(out, "  takes no traffic yet: weir rollout start %s --version %" PRIu64 " --share 5%%\n", model, version);
+        buf_addf(out, "  takes no traffic yet: weir rollout start %s --version %" PRIu64 " --share 5%%\n", model,
+                 version);
     }
 }
 

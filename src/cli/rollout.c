@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* weir rollout, promote, rollback: the release verbs.
  *
- * Each is one call; what it means is the server's to decide, and a refusal is printed as the server said it. Only `watch`
- * lives here: it asks again every second until the rollout has ended. */
+ * Each is one call; what it means is the server's to decide, and a refusal is printed as the server said it. Only
+ * `watch` lives here: it asks again every second until the rollout has ended. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,9 +19,9 @@ static const struct action {
     const char *name;
     bool post, share, version; /* share: needed; version: may be given */
 } actions[] = {
-    {"show", false, false, false},  {"watch", false, false, false}, {"start", true, true, true},
-    {"set", true, true, false},     {"promote", true, false, true}, {"abort", true, false, false},
-    {"pause", true, false, false},  {"resume", true, false, false}, {"skip", true, false, false},
+    {"show", false, false, false}, {"watch", false, false, false}, {"start", true, true, true},
+    {"set", true, true, false},    {"promote", true, false, true}, {"abort", true, false, false},
+    {"pause", true, false, false}, {"resume", true, false, false}, {"skip", true, false, false},
 };
 
 static const char *action_at(const void *ctx, size_t i)

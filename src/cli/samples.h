@@ -10,7 +10,7 @@
 #include "base/err.h"
 
 struct sample {
-    char *body;  /* JSON, terminated */
+    char *body; /* JSON, terminated */
     size_t body_n;
     char *label; /* text of the label; NULL: none */
 };
@@ -21,7 +21,8 @@ struct samples {
 
 #define SAMPLES_MAX 100000
 
-/* text: NDJSON. Blank lines are passed over. ERR_INVALID names the line. *out is the caller's, and untouched on failure. */
+/* text: NDJSON. Blank lines are passed over. ERR_INVALID names the line. *out is the caller's, and untouched on
+ * failure. */
 enum err_code samples_read(struct samples *out, struct str text, struct err *e) MUST_USE;
 void samples_done(struct samples *s);
 /* One request: takes "label" out of a JSON object. body is the caller's (free). */

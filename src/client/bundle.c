@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Walking, hashing and streaming a bundle.
  *
- * Files are opened below their folder's descriptor with O_NOFOLLOW, so that what is read is what was listed. The walk is
- * bounded in depth and in number, and sorted by bytes: the same folder gives the same manifest everywhere. */
+ * Files are opened below their folder's descriptor with O_NOFOLLOW, so that what is read is what was listed. The walk
+ * is bounded in depth and in number, and sorted by bytes: the same folder gives the same manifest everywhere. */
 #include "client/bundle.h"
 
 #include <dirent.h>

@@ -22,9 +22,9 @@ struct bundle_file {
 };
 
 struct bundle {
-    char *root;              /* the folder, or the one file */
-    bool single;             /* one file: sent as it is, without a manifest */
-    uint64_t version;        /* from a name/N/ layout; 0: not said */
+    char *root;               /* the folder, or the one file */
+    bool single;              /* one file: sent as it is, without a manifest */
+    uint64_t version;         /* from a name/N/ layout; 0: not said */
     struct bundle_file *file; /* sorted by path */
     size_t n;
     uint64_t bytes; /* of all files */

@@ -2,8 +2,8 @@
 /* The client connection: sends with one eye on the receiving side, so that a server which refuses a big body early is
  * heard instead of being written to until it resets the connection.
  *
- * The socket is used with MSG_DONTWAIT and poll, so that one deadline covers connecting, sending and receiving. A reply is
- * read to its end in any case where one began; a connection is kept only when the whole request was sent, the reply
+ * The socket is used with MSG_DONTWAIT and poll, so that one deadline covers connecting, sending and receiving. A reply
+ * is read to its end in any case where one began; a connection is kept only when the whole request was sent, the reply
  * allowed it, and nothing came behind it. */
 #include "client/http_client.h"
 
@@ -89,7 +89,7 @@ struct str http_answer_header(const struct http_answer *a, const char *name)
 static enum err_code bad_url(struct err *e, struct str url, const char *why)
 {
     return err_set(e, ERR_INVALID, "'" STR_FMT "' is no server address: %s (http://HOST:PORT or unix:/PATH)",
-        STR_ARG(url), why);
+                   STR_ARG(url), why);
 }
 
 /* host[:port] behind "http://"; fills where (with a port) and host (as sent). */
@@ -241,7 +241,8 @@ static enum err_code reconnect(struct http_client *c, const struct call *k, stru
     return rc;
 }
 
-/* A kept connection that the server closed, or that has bytes nobody asked for, is seen before anything is sent on it. */
+/* A kept connection that the server closed, or that has bytes nobody asked for, is seen before anything is sent on it.
+ */
 static bool is_stale(const struct http_client *c)
 {
     char byte;
@@ -318,7 +319,7 @@ static int take_in(struct http_client *c)
 /* Sends until all is out, or the reply has begun, or the line broke (*broken = errno, not an error yet: a reply may lie
  * in the receive buffer). */
 static enum err_code send_request(struct http_client *c, const struct call *k, struct outgoing *o, int *broken,
-    struct err *e)
+                                  struct err *e)
 {
     bool look = false; /* the first piece goes out at once; after that, look for an early reply before each */
     while (out_left(o)) {
@@ -390,7 +391,7 @@ static bool is_word(const char *method, const char *const *words)
 }
 
 static enum err_code make_head(struct http_client *c, const struct call *k, const char *path, struct str headers,
-    uint64_t size, struct err *e)
+                               uint64_t size, struct err *e)
 {
     static const char *const bodiless[] = {"GET", "HEAD", "DELETE", "OPTIONS", NULL};
     for (const char *p = path; *p; p++) {
@@ -411,7 +412,8 @@ static enum err_code make_head(struct http_client *c, const struct call *k, cons
 }
 
 /* One try on the connection at hand. *again: nothing of a reply came, and the request may be repeated. */
-static enum err_code exchange(struct http_client *c, const struct call *k, struct outgoing *o, bool *again, struct err *e)
+static enum err_code exchange(struct http_client *c, const struct call *k, struct outgoing *o, bool *again,
+                              struct err *e)
 {
     int broken = 0;
     reply_init(&c->reply, k->answer, strcmp(k->method, "HEAD") == 0);
@@ -429,7 +431,7 @@ static enum err_code exchange(struct http_client *c, const struct call *k, struc
 }
 
 static enum err_code run(struct http_client *c, struct call *k, const char *path, struct str headers,
-    const struct iovec *body, int n_body, const struct http_source *src, struct err *e)
+                         const struct iovec *body, int n_body, const struct http_source *src, struct err *e)
 {
     static const char *const idempotent[] = {"GET", "HEAD", "PUT", "DELETE", "OPTIONS", NULL};
     struct err own = {0};
@@ -471,14 +473,16 @@ static enum err_code run(struct http_client *c, struct call *k, const char *path
 }
 
 enum err_code http_call(struct http_client *c, const char *method, const char *path, struct str headers,
-    const struct iovec *body, int n_body, uint64_t timeout_us, struct http_answer *out, struct err *e)
+                        const struct iovec *body, int n_body, uint64_t timeout_us, struct http_answer *out,
+                        struct err *e)
 {
     struct call k = {.method = method, .timeout_us = timeout_us, .answer = out};
     return run(c, &k, path, headers, body, body ? n_body : 0, NULL, e);
 }
 
 enum err_code http_call_stream(struct http_client *c, const char *method, const char *path, struct str headers,
-    const struct http_source *src, uint64_t timeout_us, struct http_answer *out, struct err *e)
+                               const struct http_source *src, uint64_t timeout_us, struct http_answer *out,
+                               struct err *e)
 {
     struct call k = {.method = method, .timeout_us = timeout_us, .answer = out};
     return run(c, &k, path, headers, NULL, 0, src, e);

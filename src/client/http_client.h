@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* An HTTP/1.1 client connection, blocking: for the command line, for libweir, for tools.
  *
- * One request at a time; the connection is kept and used again, and opened anew when the server closed it in between (an
- * unsent or idempotent request is then repeated once).
+ * One request at a time; the connection is kept and used again, and opened anew when the server closed it in between
+ * (an unsent or idempotent request is then repeated once).
  *
  * Thread: one at a time. */
 #ifndef WEIR_CLIENT_HTTP_CLIENT_H
@@ -35,11 +35,14 @@ struct http_source {
 enum err_code http_client_new(struct http_client **out, struct str url, struct err *e) MUST_USE;
 void http_client_free(struct http_client *c);
 AUTO_DEFINE(http_client)
-/* headers: "Name: value\r\n" lines or empty. body: iov (may be NULL). The answer's buffers are cleared first. Limits: timeout_us for the
- * whole call, 0 = none. ERR_UNAVAILABLE: nobody listens there or the connection broke; ERR_TIMEOUT. A status >= 400 is not an error here. */
-enum err_code http_call(struct http_client *c, const char *method, const char *path, struct str headers, const struct iovec *body, int n_body,
-    uint64_t timeout_us, struct http_answer *out, struct err *e) MUST_USE;
-enum err_code http_call_stream(struct http_client *c, const char *method, const char *path, struct str headers, const struct http_source *src,
-    uint64_t timeout_us, struct http_answer *out, struct err *e) MUST_USE;
+/* headers: "Name: value\r\n" lines or empty. body: iov (may be NULL). The answer's buffers are cleared first. Limits:
+ * timeout_us for the whole call, 0 = none. ERR_UNAVAILABLE: nobody listens there or the connection broke; ERR_TIMEOUT.
+ * A status >= 400 is not an error here. */
+enum err_code http_call(struct http_client *c, const char *method, const char *path, struct str headers,
+                        const struct iovec *body, int n_body, uint64_t timeout_us, struct http_answer *out,
+                        struct err *e) MUST_USE;
+enum err_code http_call_stream(struct http_client *c, const char *method, const char *path, struct str headers,
+                               const struct http_source *src, uint64_t timeout_us, struct http_answer *out,
+                               struct err *e) MUST_USE;
 
 #endif

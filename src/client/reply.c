@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The reply parser: llhttp's callbacks write header lines and body straight into the answer's buffers.
  *
- * A callback that refuses leaves its reason in reply->err and returns HPE_USER; whatever llhttp itself refuses is reported
- * with llhttp's own words. Parsing is paused at the end of the real reply, so that bytes behind it are noticed: a
- * connection that carries bytes nobody asked for is not used again. */
+ * A callback that refuses leaves its reason in reply->err and returns HPE_USER; whatever llhttp itself refuses is
+ * reported with llhttp's own words. Parsing is paused at the end of the real reply, so that bytes behind it are
+ * noticed: a connection that carries bytes nobody asked for is not used again. */
 #include "client/reply.h"
 
 #include <inttypes.h>

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* One HTTP/1.1 reply, from bytes: llhttp in response mode, strict, filling a struct http_answer.
  *
- * Does no I/O: the caller feeds what it read and says when the stream ended. Interim replies (1xx) are passed over, trailers
- * are read and dropped. The peer is not trusted: the head, the number of interim replies and the body are bounded.
+ * Does no I/O: the caller feeds what it read and says when the stream ended. Interim replies (1xx) are passed over,
+ * trailers are read and dropped. The peer is not trusted: the head, the number of interim replies and the body are
+ * bounded.
  *
  * Thread: one at a time. Owner: the answer stays the caller's and must outlive the parser. */
 #ifndef WEIR_CLIENT_REPLY_H

@@ -6,6 +6,7 @@
  * SIGCHLD has it reaped by the kernel, which is then taken as its end. */
 #include "client/spawn.h"
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -82,21 +83,42 @@ static enum err_code make_folder(struct spawn *s, struct err *e)
     return ERR_OK;
 }
 
-/* The program to start; *search: look it up in $PATH. Never NULL. */
-static const char *program(bool *search)
+/* The program beside this library: in its own folder (a build), or in ../bin (an installation). NULL: neither. */
+static char *beside_library(void)
+{
+    Dl_info info;
+    void *here = NULL;
+    enum err_code (*self)(struct spawn **, const char *, uint64_t, struct err *) = spawn_open;
+    memcpy(&here, &self, sizeof here); /* ISO C has no cast from a function to an object */
+    const char *slash = dladdr(here, &info) && info.dli_fname ? strrchr(info.dli_fname, '/') : NULL;
+    static const char *const below[] = {"weir", "../bin/weir"};
+    for (size_t i = 0; slash && i < COUNT_OF(below); i++) {
+        char *path = xasprintf("%.*s/%s", (int)(slash - info.dli_fname), info.dli_fname, below[i]);
+        struct stat st;
+        if (stat(path, &st) == 0 && S_ISREG(st.st_mode) && access(path, X_OK) == 0) {
+            return path;
+        }
+        free(path);
+    }
+    return NULL;
+}
+
+/* The program to start, the caller's to free; *search: look it up in $PATH. */
+static char *program(bool *search)
 {
     const char *named = secure_getenv("WEIR_BINARY");
     *search = false;
     if (named && *named) {
-        return named;
+        return xstrdup(named);
     }
 #ifdef WEIR_BINDIR
     if (access(WEIR_BINDIR "/weir", X_OK) == 0) {
-        return WEIR_BINDIR "/weir";
+        return xstrdup(WEIR_BINDIR "/weir");
     }
 #endif
-    *search = true;
-    return "weir";
+    char *beside = beside_library();
+    *search = !beside;
+    return beside ? beside : xstrdup("weir");
 }
 
 /* Signals as a program expects them, a group of its own, no input, messages on standard error, the pipe at CHILD_FD. */
@@ -146,17 +168,18 @@ static enum err_code run_child(struct spawn *s, const char *config, struct err *
     }
     s->alive_fd = ends[1];
     bool search;
-    const char *path = program(&search);
+    char *path = program(&search);
     int why = start(s, config, ends[0], path, search);
     close(ends[0]);
+    enum err_code rc = ERR_OK;
     if (why == ENOENT || why == EACCES) {
-        return err_set(e, ERR_NOT_FOUND, "the program %s%s can not be started (%s): set WEIR_BINARY to its path", path,
-                       search ? " (in $PATH)" : "", strerror(why));
+        rc = err_set(e, ERR_NOT_FOUND, "the program %s%s can not be started (%s): set WEIR_BINARY to its path", path,
+                     search ? " (in $PATH)" : "", strerror(why));
+    } else if (why) {
+        rc = err_set(e, ERR_UNAVAILABLE, "starting %s: %s", path, strerror(why));
     }
-    if (why) {
-        return err_set(e, ERR_UNAVAILABLE, "starting %s: %s", path, strerror(why));
-    }
-    return ERR_OK;
+    free(path);
+    return rc;
 }
 
 static enum err_code ended_early(const struct spawn *s, struct err *e)
@@ -243,9 +266,7 @@ void spawn_close(struct spawn *s)
     if (s->alive_fd >= 0) {
         close(s->alive_fd);
     }
-    if (!has_ended(s)) {
-        kill(s->pid, SIGTERM);
-    }
+    /* The end of the pipe tells it to finish; a signal on top would tell it to hurry. */
     uint64_t until = clock_us() + END_US;
     while (!has_ended(s)) {
         if (clock_us() >= until) {

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A private server of the application's own: started as a child process, ended with it.
  *
- * The parent keeps the writing end of a pipe open and the server was told its reading end (--parent-fd): the kernel closes
- * it however the parent ends, and the server leaves when it reads the end of it. (PDEATHSIG would fire when the thread that
- * called weir_open ends.) The child is in a process group of its own, so that Ctrl-C at the terminal reaches the
- * application, which closes it in order.
+ * The parent keeps the writing end of a pipe open and the server was told its reading end (--parent-fd): the kernel
+ * closes it however the parent ends, and the server leaves when it reads the end of it. (PDEATHSIG would fire when the
+ * thread that called weir_open ends.) The child is in a process group of its own, so that Ctrl-C at the terminal
+ * reaches the application, which closes it in order.
  *
  * Thread: one at a time for each. Blocks. */
 #ifndef WEIR_CLIENT_SPAWN_H
@@ -15,8 +15,9 @@
 
 struct spawn;
 
-/* Starts `weir serve` with this configuration file ("" for none) and waits until it is ready, at most limit_us. *out is the
- * caller's. ERR_NOT_FOUND: no program; ERR_UNAVAILABLE: it ended first; ERR_TIMEOUT; ERR_STORAGE: no temporary folder. */
+/* Starts `weir serve` with this configuration file ("" for none) and waits until it is ready, at most limit_us. *out is
+ * the caller's. ERR_NOT_FOUND: no program; ERR_UNAVAILABLE: it ended first; ERR_TIMEOUT; ERR_STORAGE: no temporary
+ * folder. */
 enum err_code spawn_open(struct spawn **out, const char *config, uint64_t limit_us, struct err *e) MUST_USE;
 const char *spawn_url(const struct spawn *s); /* "unix:/…/data.sock" */
 /* Lets it finish, at most 10 s, and removes its folder. NULL is fine. */

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* libweir: include/weir.h over the wire client.
  *
- * A request is one JSON head and the tensors' own memory behind it, gathered by the kernel (binary tensor extension): data
- * is not copied on the way out, only texts given as an array are encoded. On the way back each output is copied once, to a
- * place aligned for its elements. The server is not trusted: sizes, shapes and lengths are checked before they are used.
+ * A request is one JSON head and the tensors' own memory behind it, gathered by the kernel (binary tensor extension):
+ * data is not copied on the way out, only texts given as an array are encoded. On the way back each output is copied
+ * once, to a place aligned for its elements. The server is not trusted: sizes, shapes and lengths are checked before
+ * they are used.
  *
  * A handle keeps the connections that are idle, at most POOL; a call takes one or makes one, and works on it alone. */
 #include "weir.h"
@@ -221,7 +222,8 @@ static enum err_code encode_texts(struct buf *out, const struct weir_tensor *t, 
 }
 
 /* Checks one input and writes its description; *bytes is the length of its data. */
-static enum err_code add_input(struct request *q, const struct weir_tensor *t, size_t at, uint64_t *bytes, struct err *e)
+static enum err_code add_input(struct request *q, const struct weir_tensor *t, size_t at, uint64_t *bytes,
+                               struct err *e)
 {
     uint64_t n, want;
     if (!t->name || !*t->name) {
@@ -231,8 +233,9 @@ static enum err_code add_input(struct request *q, const struct weir_tensor *t, s
         return err_set(e, ERR_INVALID, "input '%s': %d is no dtype", t->name, (int)t->dtype);
     }
     if (t->rank > TENSOR_RANK_MAX || (t->rank > 0 && !t->shape) || !tensor_elements(t->shape, t->rank, &n)) {
-        return err_set(e, ERR_INVALID, "input '%s': no shape, more than %d dimensions, or one that is negative or too large",
-                       t->name, TENSOR_RANK_MAX);
+        return err_set(e, ERR_INVALID,
+                       "input '%s': no shape, more than %d dimensions, or one that is negative or too large", t->name,
+                       TENSOR_RANK_MAX);
     }
     bool texts = t->dtype == WEIR_BYTES && t->strings;
     *bytes = t->bytes;
@@ -341,8 +344,8 @@ static enum err_code request_make(struct request *q, const char *model, const st
         BUF_LIT(&q->json, "]");
     }
     BUF_LIT(&q->json, "}");
-    buf_addf(&q->headers,
-             "Content-Type: application/octet-stream\r\nInference-Header-Content-Length: %zu\r\n", q->json.n);
+    buf_addf(&q->headers, "Content-Type: application/octet-stream\r\nInference-Header-Content-Length: %zu\r\n",
+             q->json.n);
     if (q->path.over || q->headers.over || q->json.over) {
         return err_set(e, ERR_TOO_LARGE, "the names and shapes of the request are too long");
     }
@@ -388,8 +391,10 @@ static enum err_code read_output(struct weir_tensor *t, yyjson_val *o, int64_t *
         return bad_reply(e, "an output's shape is missing or has too many dimensions");
     }
     if (!yyjson_is_uint(bytes)) {
-        return err_set(e, ERR_UNIMPLEMENTED, "output '%s' came as JSON, not as binary data: the server has no binary "
-                       "tensor extension", t->name);
+        return err_set(e, ERR_UNIMPLEMENTED,
+                       "output '%s' came as JSON, not as binary data: the server has no binary "
+                       "tensor extension",
+                       t->name);
     }
     t->shape = dim;
     t->rank = (uint32_t)yyjson_arr_size(shape);

@@ -14,7 +14,7 @@
 
 #include "client/bundle.h"
 
-#define ABC "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad" /* of "abc", FIPS 180-2 */
+#define ABC "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  /* of "abc", FIPS 180-2 */
 #define NONE "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855" /* of "" */
 
 static char home[64], start[4096];
@@ -22,7 +22,7 @@ static char home[64], start[4096];
 static int set_up(void **state)
 {
     (void)state;
-    strcpy(home, "/tmp/weir-test-XXXXXX");
+    snprintf(home, sizeof home, "/tmp/weir-test-XXXXXX");
     return !getcwd(start, sizeof start) || !mkdtemp(home) || chdir(home);
 }
 
@@ -203,7 +203,8 @@ static void what_is_no_version_is_refused(void **state)
     char deep[256] = "d";
     for (int i = 0; i < BUNDLE_DEPTH_MAX + 2; i++) {
         mkdir(deep, 0700);
-        strcat(deep, "/d");
+        size_t n = strlen(deep);
+        snprintf(deep + n, sizeof deep - n, "/d");
     }
     refuse("d", 0, ERR_INVALID, "too deep");
 }

@@ -34,12 +34,24 @@ static void addresses_are_checked(void **state)
         const char *url;
         enum err_code code;
     } rows[] = {
-        {"http://127.0.0.1:8000", ERR_OK},     {"http://localhost", ERR_OK},         {"http://[::1]:80", ERR_OK},
-        {"http://host.name:1/", ERR_OK},       {"unix:/tmp/a.sock", ERR_OK},         {"", ERR_INVALID},
-        {"http://", ERR_INVALID},              {"http://:80", ERR_INVALID},          {"http://h:0", ERR_INVALID},
-        {"http://h:65536", ERR_INVALID},       {"http://h:8x", ERR_INVALID},         {"http://h:1/path", ERR_INVALID},
-        {"http://u@h:1", ERR_INVALID},         {"http://h h", ERR_INVALID},          {"http://[::1", ERR_INVALID},
-        {"http://h\r\nX: y", ERR_INVALID},     {"https://h", ERR_UNIMPLEMENTED},     {"h:80", ERR_INVALID},
+        {"http://127.0.0.1:8000", ERR_OK},
+        {"http://localhost", ERR_OK},
+        {"http://[::1]:80", ERR_OK},
+        {"http://host.name:1/", ERR_OK},
+        {"unix:/tmp/a.sock", ERR_OK},
+        {"", ERR_INVALID},
+        {"http://", ERR_INVALID},
+        {"http://:80", ERR_INVALID},
+        {"http://h:0", ERR_INVALID},
+        {"http://h:65536", ERR_INVALID},
+        {"http://h:8x", ERR_INVALID},
+        {"http://h:1/path", ERR_INVALID},
+        {"http://u@h:1", ERR_INVALID},
+        {"http://h h", ERR_INVALID},
+        {"http://[::1", ERR_INVALID},
+        {"http://h\r\nX: y", ERR_INVALID},
+        {"https://h", ERR_UNIMPLEMENTED},
+        {"h:80", ERR_INVALID},
         {"unix:", ERR_INVALID},
     };
     for (size_t i = 0; i < COUNT_OF(rows); i++) {
@@ -57,8 +69,12 @@ static void addresses_are_checked(void **state)
 static void a_kept_connection_is_used_again(void **state)
 {
     (void)state;
-    static const struct peer_step steps[] = {
-        {.act = PEER_ACCEPT}, {.act = PEER_READ}, {.act = PEER_SEND, .bytes = OK}, {.act = PEER_READ}, {.act = PEER_SEND, .bytes = OK}, {.act = PEER_END}};
+    static const struct peer_step steps[] = {{.act = PEER_ACCEPT},
+                                             {.act = PEER_READ},
+                                             {.act = PEER_SEND, .bytes = OK},
+                                             {.act = PEER_READ},
+                                             {.act = PEER_SEND, .bytes = OK},
+                                             {.act = PEER_END}};
     struct peer p;
     struct http_answer a;
     struct err e;
@@ -86,8 +102,9 @@ static void a_kept_connection_is_used_again(void **state)
 static void a_stale_connection_is_replaced(void **state)
 {
     (void)state;
-    static const struct peer_step steps[] = {{.act = PEER_ACCEPT}, {.act = PEER_READ},  {.act = PEER_SEND, .bytes = OK}, {.act = PEER_CLOSE},
-                                             {.act = PEER_ACCEPT}, {.act = PEER_READ},  {.act = PEER_SEND, .bytes = OK}, {.act = PEER_END}};
+    static const struct peer_step steps[] = {
+        {.act = PEER_ACCEPT}, {.act = PEER_READ}, {.act = PEER_SEND, .bytes = OK}, {.act = PEER_CLOSE},
+        {.act = PEER_ACCEPT}, {.act = PEER_READ}, {.act = PEER_SEND, .bytes = OK}, {.act = PEER_END}};
     struct peer p;
     struct http_answer a;
     struct err e;
@@ -108,9 +125,17 @@ static void a_stale_connection_is_replaced(void **state)
 static void only_idempotent_requests_are_repeated(void **state)
 {
     (void)state;
-    static const struct peer_step steps[] = {{.act = PEER_ACCEPT}, {.act = PEER_READ}, {.act = PEER_SEND, .bytes = OK}, {.act = PEER_READ},
-                                             {.act = PEER_CLOSE},  {.act = PEER_ACCEPT}, {.act = PEER_READ}, {.act = PEER_SEND, .bytes = OK},
-                                             {.act = PEER_READ},   {.act = PEER_CLOSE}, {.act = PEER_END}};
+    static const struct peer_step steps[] = {{.act = PEER_ACCEPT},
+                                             {.act = PEER_READ},
+                                             {.act = PEER_SEND, .bytes = OK},
+                                             {.act = PEER_READ},
+                                             {.act = PEER_CLOSE},
+                                             {.act = PEER_ACCEPT},
+                                             {.act = PEER_READ},
+                                             {.act = PEER_SEND, .bytes = OK},
+                                             {.act = PEER_READ},
+                                             {.act = PEER_CLOSE},
+                                             {.act = PEER_END}};
     struct peer p;
     struct http_answer a;
     struct err e;
@@ -133,9 +158,14 @@ static void an_early_reply_is_heard(void **state)
 {
     (void)state;
     static const struct peer_step steps[] = {
-        {.act = PEER_ACCEPT}, {.act = PEER_HEAD},
-        {.act = PEER_SEND, .bytes = "HTTP/1.1 413 Too Large\r\nContent-Length: 15\r\n\r\n{\"error\":\"big\"}"}, {.act = PEER_DRAIN},
-        {.act = PEER_ACCEPT}, {.act = PEER_READ}, {.act = PEER_SEND, .bytes = OK}, {.act = PEER_END}};
+        {.act = PEER_ACCEPT},
+        {.act = PEER_HEAD},
+        {.act = PEER_SEND, .bytes = "HTTP/1.1 413 Too Large\r\nContent-Length: 15\r\n\r\n{\"error\":\"big\"}"},
+        {.act = PEER_DRAIN},
+        {.act = PEER_ACCEPT},
+        {.act = PEER_READ},
+        {.act = PEER_SEND, .bytes = OK},
+        {.act = PEER_END}};
     struct peer p;
     struct http_answer a;
     struct err e;
@@ -159,11 +189,12 @@ static void an_early_reply_is_heard(void **state)
 static void a_reply_before_a_reset_is_found(void **state)
 {
     (void)state;
-    static const struct peer_step steps[] = {{.act = PEER_ACCEPT},
-                                             {.act = PEER_HEAD},
-                                             {.act = PEER_SEND, .bytes = "HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"},
-                                             {.act = PEER_CLOSE},
-                                             {.act = PEER_END}};
+    static const struct peer_step steps[] = {
+        {.act = PEER_ACCEPT},
+        {.act = PEER_HEAD},
+        {.act = PEER_SEND, .bytes = "HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"},
+        {.act = PEER_CLOSE},
+        {.act = PEER_END}};
     struct peer p;
     struct http_answer a;
     struct err e = {0};
@@ -233,7 +264,8 @@ static int64_t make(void *ctx, char *p, size_t cap, struct err *e)
 static void a_made_body_is_sent_whole(void **state)
 {
     (void)state;
-    static const struct peer_step steps[] = {{.act = PEER_ACCEPT}, {.act = PEER_READ}, {.act = PEER_SEND, .bytes = OK}, {.act = PEER_END}};
+    static const struct peer_step steps[] = {
+        {.act = PEER_ACCEPT}, {.act = PEER_READ}, {.act = PEER_SEND, .bytes = OK}, {.act = PEER_END}};
     struct peer p;
     struct http_answer a;
     struct err e;

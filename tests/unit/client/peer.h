@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A scripted peer: a thread that listens on a unix socket in a folder of its own and does what its steps say. It knows no
- * HTTP but where a request ends, so it can answer anything, early, late, in pieces, or not at all. */
+/* A scripted peer: a thread that listens on a unix socket in a folder of its own and does what its steps say. It knows
+ * no HTTP but where a request ends, so it can answer anything, early, late, in pieces, or not at all. */
 #ifndef TESTS_UNIT_CLIENT_PEER_H
 #define TESTS_UNIT_CLIENT_PEER_H
 
@@ -45,7 +45,8 @@ static void peer_read(struct peer *p, bool whole)
         const char *text = buf_z(&p->request), *end = strstr(text, "\r\n\r\n");
         if (end) {
             const char *length = strstr(text, "\r\nContent-Length: ");
-            need = (size_t)(end + 4 - text) + (whole && length && length < end ? (size_t)atoll(length + 18) : 0);
+            need = (size_t)(end + 4 - text) +
+                   (whole && length && length < end ? (size_t)strtoull(length + 18, NULL, 10) : 0);
             if (p->request.n >= need) {
                 p->requests++;
                 return;
@@ -98,7 +99,7 @@ static inline void peer_start(struct peer *p, const struct peer_step *steps)
     p->fd = -1;
     p->steps = steps;
     buf_init(&p->request, 64u << 20);
-    strcpy(p->dir, "/tmp/weir-test-XXXXXX");
+    snprintf(p->dir, sizeof p->dir, "/tmp/weir-test-XXXXXX");
     assert_non_null(mkdtemp(p->dir));
     snprintf(a.sun_path, sizeof a.sun_path, "%s/s", p->dir);
     snprintf(p->url, sizeof p->url, "unix:%s/s", p->dir);

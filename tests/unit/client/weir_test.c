@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* libweir against a scripted peer, and a spawned server whose part this same program plays: started as "weir serve …" it
- * listens, answers that it is ready, and leaves when its parent's pipe ends. */
+/* libweir against a scripted peer, and a spawned server whose part this same program plays: started as "weir serve …"
+ * it listens, answers that it is ready, and leaves when its parent's pipe ends. */
 #include "peer.h"
 
 #include <dirent.h>
@@ -19,9 +19,9 @@ static char own_path[4096];
 /* A whole reply in out: JSON head, then the binary tail. */
 static struct peer_step reply(char *out, size_t cap, const char *headers, const char *json, const char *tail, size_t n)
 {
-    size_t at = (size_t)snprintf(out, cap,
-                                 "HTTP/1.1 200 OK\r\n%sInference-Header-Content-Length: %zu\r\nContent-Length: %zu\r\n\r\n%s",
-                                 headers, strlen(json), strlen(json) + n, json);
+    size_t at = (size_t)snprintf(
+        out, cap, "HTTP/1.1 200 OK\r\n%sInference-Header-Content-Length: %zu\r\nContent-Length: %zu\r\n\r\n%s", headers,
+        strlen(json), strlen(json) + n, json);
     assert_true(at + n < cap);
     memcpy(out + at, tail, n);
     return (struct peer_step){.act = PEER_SEND, .bytes = out, .n = at + n};
@@ -68,17 +68,19 @@ static void a_request_is_a_head_and_the_tensors_bytes(void **state)
     call.n_outputs = 1;
     struct weir_result *r = NULL;
     struct weir_error e = {0};
-    struct peer_step answer = reply(room, sizeof room, "X-Request-Id: r-1\r\nX-Weir-Version: 3\r\nX-Weir-Arm: canary\r\n",
-                                    two_outputs, two_tails, sizeof two_tails - 1);
+    struct peer_step answer =
+        reply(room, sizeof room, "X-Request-Id: r-1\r\nX-Weir-Version: 3\r\nX-Weir-Arm: canary\r\n", two_outputs,
+              two_tails, sizeof two_tails - 1);
     assert_int_equal(ask(&p, answer, in, 2, &call, &r, &e), WEIR_OK);
     const char *q = buf_z(&p.request), *json = strstr(q, "\r\n\r\n") + 4;
     assert_int_equal(strncmp(q, "POST /v2/models/in%20tent/versions/3/infer HTTP/1.1\r\n", 52), 0);
     assert_non_null(strstr(q, "\r\nX-Request-Id: r-1\r\n"));
     assert_non_null(strstr(q, "\r\nX-Weir-User: u 7\r\n"));
-    const char *want = "{\"id\":\"r-1\",\"parameters\":{\"binary_data_output\":true,\"timeout\":9000000},\"inputs\":["
-                       "{\"name\":\"a\",\"datatype\":\"FP32\",\"shape\":[1,2],\"parameters\":{\"binary_data_size\":8}},"
-                       "{\"name\":\"b\\\"\",\"datatype\":\"BYTES\",\"shape\":[2],\"parameters\":{\"binary_data_size\":13}}],"
-                       "\"outputs\":[{\"name\":\"p\",\"parameters\":{\"binary_data\":true}}]}";
+    const char *want =
+        "{\"id\":\"r-1\",\"parameters\":{\"binary_data_output\":true,\"timeout\":9000000},\"inputs\":["
+        "{\"name\":\"a\",\"datatype\":\"FP32\",\"shape\":[1,2],\"parameters\":{\"binary_data_size\":8}},"
+        "{\"name\":\"b\\\"\",\"datatype\":\"BYTES\",\"shape\":[2],\"parameters\":{\"binary_data_size\":13}}],"
+        "\"outputs\":[{\"name\":\"p\",\"parameters\":{\"binary_data\":true}}]}";
     char length[64];
     snprintf(length, sizeof length, "\r\nInference-Header-Content-Length: %zu\r\n", strlen(want));
     assert_non_null(strstr(q, length));
@@ -151,21 +153,25 @@ static void replies_that_lie_are_refused(void **state)
     } rows[] = {
         {"{}", 0, WEIR_INTERNAL},
         {"not json", 0, WEIR_INTERNAL},
-        {"{\"outputs\":[{\"name\":\"p\",\"datatype\":\"FP32\",\"shape\":[2],\"parameters\":{\"binary_data_size\":4}}]}", 4,
-         WEIR_INTERNAL},
-        {"{\"outputs\":[{\"name\":\"p\",\"datatype\":\"FP32\",\"shape\":[2],\"parameters\":{\"binary_data_size\":8}}]}", 4,
-         WEIR_INTERNAL},
-        {"{\"outputs\":[{\"name\":\"p\",\"datatype\":\"FP32\",\"shape\":[1],\"parameters\":{\"binary_data_size\":4}}]}", 8,
-         WEIR_INTERNAL},
-        {"{\"outputs\":[{\"name\":\"p\",\"datatype\":\"FP32\",\"shape\":[-1],\"parameters\":{\"binary_data_size\":4}}]}", 4,
-         WEIR_INTERNAL},
-        {"{\"outputs\":[{\"name\":\"p\",\"datatype\":\"BYTES\",\"shape\":[900000000],\"parameters\":{\"binary_data_size\":4}}]}",
+        {"{\"outputs\":[{\"name\":\"p\",\"datatype\":\"FP32\",\"shape\":[2],\"parameters\":{\"binary_data_size\":4}}]}",
          4, WEIR_INTERNAL},
-        {"{\"outputs\":[{\"name\":\"p\",\"datatype\":\"BYTES\",\"shape\":[1],\"parameters\":{\"binary_data_size\":8}}]}", 8,
+        {"{\"outputs\":[{\"name\":\"p\",\"datatype\":\"FP32\",\"shape\":[2],\"parameters\":{\"binary_data_size\":8}}]}",
+         4, WEIR_INTERNAL},
+        {"{\"outputs\":[{\"name\":\"p\",\"datatype\":\"FP32\",\"shape\":[1],\"parameters\":{\"binary_data_size\":4}}]}",
+         8, WEIR_INTERNAL},
+        {"{\"outputs\":[{\"name\":\"p\",\"datatype\":\"FP32\",\"shape\":[-1],\"parameters\":{\"binary_data_size\":4}}]"
+         "}",
+         4, WEIR_INTERNAL},
+        {"{\"outputs\":[{\"name\":\"p\",\"datatype\":\"BYTES\",\"shape\":[900000000],\"parameters\":{\"binary_data_"
+         "size\":4}}]}",
+         4, WEIR_INTERNAL},
+        {"{\"outputs\":[{\"name\":\"p\",\"datatype\":\"BYTES\",\"shape\":[1],\"parameters\":{\"binary_data_size\":8}}]"
+         "}",
+         8, WEIR_INTERNAL},
+        {"{\"outputs\":[{\"datatype\":\"FP32\",\"shape\":[1],\"parameters\":{\"binary_data_size\":4}}]}", 4,
          WEIR_INTERNAL},
-        {"{\"outputs\":[{\"datatype\":\"FP32\",\"shape\":[1],\"parameters\":{\"binary_data_size\":4}}]}", 4, WEIR_INTERNAL},
-        {"{\"outputs\":[{\"name\":\"p\",\"datatype\":\"FP99\",\"shape\":[1],\"parameters\":{\"binary_data_size\":4}}]}", 4,
-         WEIR_INTERNAL},
+        {"{\"outputs\":[{\"name\":\"p\",\"datatype\":\"FP99\",\"shape\":[1],\"parameters\":{\"binary_data_size\":4}}]}",
+         4, WEIR_INTERNAL},
         {"{\"outputs\":[{\"name\":\"p\",\"datatype\":\"FP32\",\"shape\":[1],\"data\":[1]}]}", 0, WEIR_UNIMPLEMENTED},
     };
     for (size_t i = 0; i < COUNT_OF(rows); i++) {
@@ -173,7 +179,8 @@ static void replies_that_lie_are_refused(void **state)
         struct weir_result *r = NULL;
         struct weir_error e = {0};
         char room[4096];
-        struct peer_step answer = reply(room, sizeof room, "", rows[i].json, "\377\377\377\377\377\377\377\377", rows[i].tail);
+        struct peer_step answer =
+            reply(room, sizeof room, "", rows[i].json, "\377\377\377\377\377\377\377\377", rows[i].tail);
         enum weir_code rc = ask(&p, answer, NULL, 0, NULL, &r, &e);
         peer_stop(&p);
         if (rc != rows[i].code) {
@@ -215,8 +222,12 @@ static void places_are_told_apart(void **state)
         const char *where;
         enum weir_code code;
     } rows[] = {
-        {"inproc:weir.yaml", WEIR_UNIMPLEMENTED}, {"weir://host", WEIR_UNIMPLEMENTED}, {"https://h", WEIR_UNIMPLEMENTED},
-        {"ftp://h", WEIR_INVALID},                {"", WEIR_INVALID},                  {NULL, WEIR_INVALID},
+        {"inproc:weir.yaml", WEIR_UNIMPLEMENTED},
+        {"weir://host", WEIR_UNIMPLEMENTED},
+        {"https://h", WEIR_UNIMPLEMENTED},
+        {"ftp://h", WEIR_INVALID},
+        {"", WEIR_INVALID},
+        {NULL, WEIR_INVALID},
         {"http://127.0.0.1:1", WEIR_OK},
     };
     for (size_t i = 0; i < COUNT_OF(rows); i++) {
@@ -280,7 +291,7 @@ static int play_server(int argc, char **argv)
     pthread_t thread;
     pthread_create(&thread, NULL, say_ready, &s);
     char byte;
-    while (read(atoi(fd), &byte, 1) > 0) {
+    while (read((int)strtol(fd, NULL, 10), &byte, 1) > 0) {
     }
     return 0;
 }
@@ -299,7 +310,7 @@ static int count_folders(void)
 static int spawn_set_up(void **state)
 {
     static char dir[64];
-    strcpy(dir, "/tmp/weir-test-XXXXXX");
+    snprintf(dir, sizeof dir, "/tmp/weir-test-XXXXXX");
     *state = mkdtemp(dir);
     setenv("TMPDIR", dir, 1);
     setenv("WEIR_BINARY", own_path, 1);

@@ -56,6 +56,10 @@ cflags += -fstack-protector-strong
 else
 cflags += -O1 -fsanitize=$(SAN) -fno-sanitize-recover=all
 ldflags += -fsanitize=$(SAN)
+ifneq ($(findstring clang,$(CC)),)
+# clang's runtime looks the C++ exceptions of dlopen'ed libraries up at start: libstdc++ must be there by then.
+ldflags += -Wl,--no-as-needed -lstdc++ -Wl,--as-needed
+endif
 endif
 compile = $(CC) $(cppflags) $(CPPFLAGS) $(1) $(cflags) $(CFLAGS) -MMD -MP -c -o $@ $<
 link = $(CC) $(cflags) $(CFLAGS) $(ldflags) $(LDFLAGS) $(1) -o $@

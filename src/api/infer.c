@@ -17,6 +17,7 @@
 #include "api/oip.h"
 #include "base/clock.h"
 #include "base/hash.h"
+#include "base/log.h"
 
 #define ID_MAX 128
 
@@ -78,6 +79,7 @@ static uint64_t elapsed_ns(const struct infer_state *s)
 
 static void count_end(struct infer_state *s, enum err_code code, uint64_t queue_ns, uint64_t compute_ns)
 {
+    uint64_t latency_ns = elapsed_ns(s);
     bool bad;
 
     if (!s->counted) {
@@ -86,7 +88,14 @@ static void count_end(struct infer_state *s, enum err_code code, uint64_t queue_
     s->counted = false;
     code = s->spoiled && code == ERR_OK ? ERR_UNAVAILABLE : code;
     bad = series_is_error(code);
-    series_end(s->series, shard_of(s), code, elapsed_ns(s), queue_ns, compute_ns);
+    series_end(s->series, shard_of(s), code, latency_ns, queue_ns, compute_ns);
+    if (log_wants(LOG_DEBUG)) { /* the raw events behind the counters */
+        log_debug("api",
+                  "answered model=" STR_FMT " version=%lld arm=%s id=\"" STR_FMT
+                  "\" code=%s latency_ns=%llu queue_ns=%llu compute_ns=%llu",
+                  STR_ARG(s->model), (long long)s->version, arm_names[s->arm], STR_ARG(s->id), err_name(code),
+                  (unsigned long long)latency_ns, (unsigned long long)queue_ns, (unsigned long long)compute_ns);
+    }
     if (s->rollout && s->arm == ARM_CANARY && (bad || code == ERR_OK)) {
         control_canary_outcome(s->r->plane->control, s->series, bad);
     }

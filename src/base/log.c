@@ -407,6 +407,11 @@ void log_line(enum log_level level, const char *room, const char *fmt, ...)
     errno = errno_before;
 }
 
+bool log_wants(enum log_level level)
+{
+    return (int)level >= atomic_load_explicit(&ring.level, memory_order_relaxed);
+}
+
 void log_set_level(enum log_level level)
 {
     atomic_store_explicit(&ring.level, (int)level, memory_order_relaxed);

@@ -18,6 +18,8 @@ enum log_level { LOG_DEBUG, LOG_INFO, LOG_WARN, LOG_ERROR };
 void log_start(int fd, enum log_level level);
 void log_stop(void); /* writes what is in the ring, ends the thread */
 void log_set_level(enum log_level level);
+/* True if lines of that level are kept: to spare the making of values that only a line needs. */
+bool log_wants(enum log_level level);
 /* One sentence, then optional "key=value" pairs made by the caller's format: log_line(LOG_INFO, "control", "version
  * ready model=%s version=%d", …). room: the part of the house that speaks. At most 1,000 bytes are kept. */
 void log_line(enum log_level level, const char *room, const char *fmt, ...) __attribute__((format(printf, 3, 4)));

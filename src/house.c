@@ -25,6 +25,8 @@
 #include "house_conf.h"
 #include "net/sock.h"
 
+#define ADMIN_BODY_MAX (1ull << 40)
+
 static const struct worker_backend backends[] = {{"onnx", &onnx_engine, onnx_runtime_preload}};
 
 struct conn_thread { /* a connection thread */
@@ -52,7 +54,7 @@ struct house {
     struct admin_facts admin_facts;
     struct http_service admin_service;
     struct http_listener *admin_listener;
-    struct http_limits limits;
+    struct http_limits limits, admin_limits;
     _Atomic uint32_t data_connections, admin_connections;
     struct watch signals, parent;
     struct timer drain_limit;
@@ -302,7 +304,7 @@ static enum err_code listen_admin(struct house *h, struct err *e)
     }
     url_of(f->admin_url, sizeof(f->admin_url), &a);
     snprintf(f->host_ok, sizeof(f->host_ok), "%s", a.text);
-    if (http_listen(&h->admin_listener, h->loop, fd, &h->admin_service, &h->limits, &h->admin_connections, e) !=
+    if (http_listen(&h->admin_listener, h->loop, fd, &h->admin_service, &h->admin_limits, &h->admin_connections, e) !=
         ERR_OK) {
         close(fd);
         return e->code;
@@ -421,6 +423,8 @@ static void build_planes(struct house *h)
     http_limits_default(&h->limits);
     h->limits.body = h->conf.body_max;
     h->limits.connections = (uint32_t)h->conf.connections;
+    h->admin_limits = h->limits;
+    h->admin_limits.body = ADMIN_BODY_MAX; /* a pushed model goes to the disk as it comes in */
 }
 
 static enum err_code watch_outside(struct house *h, struct err *e)

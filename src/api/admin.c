@@ -188,6 +188,26 @@ enum err_code admin_access(struct plane *p, const struct http_ex *x, const struc
 
 /* ---- the server ---- */
 
+/* What the loaded versions run on: the server itself opens no runtime, so it knows by what its workers said. */
+static void show_runtimes(struct buf *b, struct control *c)
+{
+    struct model *const *models;
+    size_t n = control_models(c, &models);
+    const struct version *found = NULL;
+
+    for (size_t i = 0; i < n && !found; i++) {
+        for (size_t k = 0; k < models[i]->n_versions && !found; k++) {
+            found = models[i]->versions[k]->info ? models[i]->versions[k] : NULL;
+        }
+    }
+    if (found) { /* there is one backend in this build */
+        json_key(b, found->row.backend);
+        BUF_LIT(b, "{\"version\":");
+        json_strz(b, found->info->runtime);
+        BUF_LIT(b, "}");
+    }
+}
+
 static void show_server(struct request *r)
 {
     const struct admin_facts *f = admin_facts(r);
@@ -205,13 +225,7 @@ static void show_server(struct request *r)
     BUF_LIT(b, ",\"artifacts\":");
     json_strz(b, f->artifacts);
     BUF_LIT(b, ",\"runtimes\":{");
-    if (f->runtime_path || f->runtime_version) {
-        BUF_LIT(b, "\"onnx\":{\"version\":");
-        json_strz(b, f->runtime_version);
-        BUF_LIT(b, ",\"path\":");
-        json_strz(b, f->runtime_path);
-        BUF_LIT(b, "}");
-    }
+    show_runtimes(b, r->plane->control);
     BUF_LIT(b, "}}");
     http_reply_end(r->x);
 }

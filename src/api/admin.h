@@ -13,7 +13,7 @@
 
 struct admin_facts {
     char data_url[160], admin_url[160]; /* "http://127.0.0.1:8000" or "unix:/path" */
-    const char *store_url, *artifacts, *runtime_path, *runtime_version;
+    const char *store_url, *artifacts;
     unsigned threads;
     int64_t started_ms;
     char token[256];   /* "": tokenless */

@@ -126,9 +126,9 @@ static void resolve_path(struct store *s, struct disk_job *j)
     j->err.code = ERR_OK;
     if (!root) {
         err_sys(&j->err, ERR_FORBIDDEN, "the folder import_root (%s) can not be opened", j->root);
-    } else if (!path) {
+    } else if (!path && !strstr(j->path, "/..") && (path_within(j->path, j->root) || path_within(j->path, root))) {
         err_sys(&j->err, ERR_INVALID, "'%.200s' can not be opened", j->path);
-    } else if (!path_within(path, root)) {
+    } else if (!path || !path_within(path, root)) { /* of others it is not told whether they exist */
         err_set(&j->err, ERR_FORBIDDEN, "'%.200s' does not lie under import_root (%s)", j->path, root);
     }
     free(root);

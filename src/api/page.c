@@ -365,7 +365,8 @@ static void put_bar_cell(struct buf *b, double share, double longest, const char
 {
     buf_addf(b,
              "<td><svg class=\"bar\" viewBox=\"0 0 100 8\" preserveAspectRatio=\"none\" aria-hidden=\"true\">"
-             "<rect class=\"%s\" width=\"%.2f\" height=\"8\"/></svg>%.1f <span class=\"unit\">%%</span></td>",
+             "<rect class=\"%s\" width=\"%.2f\" height=\"8\"/></svg><span class=\"figure\">%.1f <span "
+             "class=\"unit\">%%</span></span></td>",
              arm, longest > 0 ? share / longest * 100 : 0, share * 100);
 }
 
@@ -404,7 +405,7 @@ static void put_class_mix(struct buf *b, const struct arms *a)
     BUF_LIT(b, "<table>\n<caption>What they answer: the predicted classes</caption>\n<thead><tr><th scope=\"col\" "
                "class=\"text\">Class</th>"
                "<th scope=\"col\">stable</th><th scope=\"col\">canary</th><th "
-               "scope=\"col\">difference</th></tr></thead>\n<tbody>\n");
+               "scope=\"col\">points</th></tr></thead>\n<tbody>\n");
     for (size_t i = 0; i < n; i++) {
         double stable = class_share(&a->sum[0], names[i]), canary = class_share(&a->sum[1], names[i]);
 

@@ -137,7 +137,7 @@ static void check_runtime(struct checks *k)
         base  ? xasprintf("%s", base()->GetVersionString())
         : lib ? xstrdup("libonnxruntime.so.1 is something else")
               : xasprintf("%s", why),
-        xstrdup("install the library (make deps, or the package libonnxruntime) where the loader finds "
+        xstrdup("install the library (in a checkout `make` does it) where the loader finds "
                 "libonnxruntime.so.1, or name it in LD_LIBRARY_PATH"));
     /* Left open: a runtime that started threads does not like to be unloaded. */
 }

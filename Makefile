@@ -263,7 +263,11 @@ $(BUILD)/weir.pc: weir.pc.in $(BUILD)/flags
 
 # Everything is rebuilt when the compiler or a flag changes.
 FLAGS_NOW = $(CC) $(cppflags) $(CPPFLAGS) $(cflags) $(CFLAGS) $(ldflags) $(LDFLAGS)
-$(BUILD)/flags: FORCE
+# Building alone sets up too: the stamp of the last part says that everything is there.
+$(DEPS)/.onnxruntime:
+	@tools/setup.sh build
+
+$(BUILD)/flags: FORCE | $(DEPS)/.onnxruntime
 	@mkdir -p $(@D)
 	@echo "$(subst ",\",$(FLAGS_NOW))" | cmp -s - $@ || echo "$(subst ",\",$(FLAGS_NOW))" > $@
 

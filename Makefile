@@ -56,6 +56,9 @@ cflags += -fstack-protector-strong
 else
 cflags += -O1 -fsanitize=$(SAN) -fno-sanitize-recover=all
 ldflags += -fsanitize=$(SAN)
+ifneq ($(findstring thread,$(SAN)),)
+cflags += $(if $(findstring clang,$(CC)),,-Wno-tsan) # gcc says that it does not model fences; the rings' fences order flags only
+endif
 ifneq ($(findstring clang,$(CC)),)
 # clang's runtime looks the C++ exceptions of dlopen'ed libraries up at start: libstdc++ must be there by then.
 ldflags += -Wl,--no-as-needed -lstdc++ -Wl,--as-needed

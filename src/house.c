@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The house; see house.h. Order of building: store, loops, control, planes, sockets, threads; of taking down: sockets
- * drain, pools close, threads end, and then nobody is left to hold anything. */
+ * drain (or are cut off), pools close, threads end, the store does what it was given, and then nobody is left to hold
+ * anything. */
 #include "house.h"
 
 #include <errno.h>
@@ -36,7 +37,7 @@ struct conn_thread { /* a connection thread */
     struct data_facts facts;
     struct http_service service;
     struct http_listener *listener;
-    struct task drain, drained;
+    struct task drain, drained, cut;
     struct house *house;
     pthread_t thread;
     bool started;
@@ -116,6 +117,15 @@ static void stop_threads(void *ctx)
     loop_stop(h->loop);
 }
 
+/* After a drain there is nothing left to close; else a slow client would hold its version, and that the server. */
+static void cut_thread(struct task *task)
+{
+    struct conn_thread *t = CONTAINER_OF(task, struct conn_thread, cut);
+
+    http_listener_free(t->listener);
+    t->listener = NULL;
+}
+
 static void close_control(struct house *h)
 {
     if (h->closing) {
@@ -123,6 +133,12 @@ static void close_control(struct house *h)
     }
     h->closing = true;
     timer_clear(h->loop, &h->drain_limit);
+    for (unsigned i = 0; i < h->conf.threads; i++) {
+        h->threads[i].cut.fn = cut_thread;
+        loop_post(h->threads[i].loop, &h->threads[i].cut);
+    }
+    http_listener_free(h->admin_listener);
+    h->admin_listener = NULL;
     control_stop(h->control, SECONDS(1), stop_threads, h);
 }
 
@@ -491,6 +507,47 @@ static enum err_code build(struct house *h, struct err *e)
     return start_threads(h, e);
 }
 
+struct barrier { /* in the store's queue: what was posted before it has been done */
+    struct store_job job;
+    struct task back;
+    struct loop *home;
+    bool passed;
+};
+
+static void at_barrier(struct store *s, struct store_job *job)
+{
+    struct barrier *b = CONTAINER_OF(job, struct barrier, job);
+
+    (void)s;
+    loop_post(b->home, &b->back);
+}
+
+static void on_barrier(struct task *t)
+{
+    CONTAINER_OF(t, struct barrier, back)->passed = true;
+}
+
+/* What the store still does ends in messages to the loops, and those in more work for the store: goes on, with every
+ * loop in this thread's hands, until nobody has anything to say. Only then something may be freed. */
+static void run_dry(struct house *h)
+{
+    bool more;
+
+    do {
+        struct barrier b = {.job.run = at_barrier, .back.fn = on_barrier, .home = h->loop};
+
+        more = false;
+        store_post(h->store, &b.job);
+        while (!b.passed) {
+            loop_once(h->loop, -1);
+        }
+        for (unsigned i = 0; i < h->conf.threads; i++) {
+            more |= loop_once(h->threads[i].loop, 0);
+        }
+        more |= loop_once(h->loop, 0);
+    } while (more);
+}
+
 static void take_down(struct house *h)
 {
     for (unsigned i = 0; h->threads && i < h->conf.threads; i++) {
@@ -499,6 +556,7 @@ static void take_down(struct house *h)
             pthread_join(h->threads[i].thread, NULL);
         }
     }
+    run_dry(h);
     store_close(h->store);
     for (unsigned i = 0; h->threads && i < h->conf.threads; i++) {
         struct conn_thread *t = &h->threads[i];

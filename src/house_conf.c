@@ -103,47 +103,48 @@ static void under_data(struct house_conf *c, const char *data)
     }
 }
 
-int house_conf_read(struct house_conf *c, int argc, char **argv)
+struct options {
+    const char *file, *data, *listen, *admin, *parent_fd;
+};
+
+/* 2 when called wrong, -1: go on. */
+static int read_options(struct options *o, int argc, char **argv)
 {
-    const char *file = NULL, *data = NULL;
-    struct err e;
+    const struct {
+        const char *name;
+        const char **value;
+    } known[] = {{"-c", &o->file},         {"--config", &o->file}, {"--data", &o->data},
+                 {"--listen", &o->listen}, {"--admin", &o->admin}, {"--parent-fd", &o->parent_fd}};
+
+    for (int i = 1; i < argc; i += 2) {
+        const char **value = NULL;
+
+        for (size_t k = 0; k < COUNT_OF(known); k++) {
+            value = strcmp(argv[i], known[k].name) == 0 ? known[k].value : value;
+        }
+        if (!value) {
+            return wrong("'%s' is no option of it", argv[i]);
+        }
+        if (i + 1 == argc) {
+            return wrong("%s wants a value", argv[i]);
+        }
+        *value = argv[i + 1];
+    }
+    return -1;
+}
+
+static void override(char **field, const char *value)
+{
+    if (value) {
+        free(*field);
+        *field = xstrdup(value);
+    }
+}
+
+static void complete(struct house_conf *c, const char *data)
+{
     bool have_default = false;
 
-    memset(c, 0, sizeof(*c));
-    settings_defaults(settings, COUNT_OF(settings), c);
-    c->parent_fd = UINT64_MAX;
-    for (int pass = 0; pass < 2; pass++) { /* the file first, then what overrides it */
-        for (int i = 1; i < argc; i++) {
-            const char *name = argv[i], *value = i + 1 < argc ? argv[i + 1] : NULL;
-            bool is_file = strcmp(name, "-c") == 0 || strcmp(name, "--config") == 0;
-
-            if (!is_file && strcmp(name, "--data") != 0 && strcmp(name, "--listen") != 0 &&
-                strcmp(name, "--admin") != 0 && strcmp(name, "--parent-fd") != 0) {
-                return wrong("'%s' is no option of it", name);
-            }
-            if (!value) {
-                return wrong("%s wants a value", name);
-            }
-            i++;
-            if (pass == 0) {
-                file = is_file ? value : file;
-                data = strcmp(name, "--data") == 0 ? value : data;
-            } else if (strcmp(name, "--parent-fd") == 0) {
-                if (!str_u64(str_of(value), &c->parent_fd) || c->parent_fd > INT32_MAX) {
-                    return wrong("--parent-fd wants a descriptor's number, not '%s'", value);
-                }
-            } else if (strcmp(name, "--listen") == 0 || strcmp(name, "--admin") == 0) {
-                char **field = name[2] == 'l' ? &c->listen : &c->admin;
-
-                free(*field);
-                *field = xstrdup(value);
-            }
-        }
-        if (pass == 0 && file && read_file(c, file, &e) != ERR_OK) {
-            fprintf(stderr, "weir serve: %s\n", e.text);
-            return 1;
-        }
-    }
     if (data) { /* the option wins over the file's two keys */
         free(c->store);
         free(c->artifacts);
@@ -161,6 +162,30 @@ int house_conf_read(struct house_conf *c, int argc, char **argv)
 
         c->threads = (uint64_t)MIN(MAX(n, 1), SHARDS_MAX);
     }
+}
+
+int house_conf_read(struct house_conf *c, int argc, char **argv)
+{
+    struct options o = {0};
+    struct err e;
+    int rc = read_options(&o, argc, argv);
+
+    memset(c, 0, sizeof(*c));
+    settings_defaults(settings, COUNT_OF(settings), c);
+    c->parent_fd = UINT64_MAX;
+    if (rc >= 0) {
+        return rc;
+    }
+    if (o.parent_fd && (!str_u64(str_of(o.parent_fd), &c->parent_fd) || c->parent_fd > INT32_MAX)) {
+        return wrong("--parent-fd wants a descriptor's number, not '%s'", o.parent_fd);
+    }
+    if (o.file && read_file(c, o.file, &e) != ERR_OK) {
+        fprintf(stderr, "weir serve: %s\n", e.text);
+        return 1;
+    }
+    override(&c->listen, o.listen);
+    override(&c->admin, o.admin);
+    complete(c, o.data);
     return -1;
 }
 

@@ -427,8 +427,25 @@ static void on_complete(struct request *r)
     }
 }
 
-/* The version went away with the request in its queue. The bytes are copied to the version that serves now, whose
- * signature is the same. */
+/* True if a request that was checked against `a` is one for `b` as it stands. Versions that share a rollout have the
+ * same names and dtypes; one that was promoted without may be another model. */
+static bool same_request(const struct model_info *a, const struct model_info *b, const struct job_block *block)
+{
+    bool same = a->n_in == b->n_in && a->n_out == b->n_out;
+
+    for (uint32_t i = 0; same && i < block->n_in; i++) {
+        const struct tensor *t = &block->in[i];
+        const struct tensor_info *x = &a->in[t->port], *y = &b->in[t->port];
+
+        same = strcmp(x->name, y->name) == 0 && x->dtype == y->dtype && tensor_fits(y, t->dim, t->rank);
+    }
+    for (uint32_t i = 0; same && i < a->n_out; i++) {
+        same = strcmp(a->out[i].name, b->out[i].name) == 0 && a->out[i].dtype == b->out[i].dtype;
+    }
+    return same;
+}
+
+/* The version went away with the request in its queue. The bytes are copied to the version that serves now. */
 static enum err_code move(struct infer_state *s, struct err *e)
 {
     struct pick p;
@@ -446,7 +463,7 @@ static enum err_code move(struct infer_state *s, struct err *e)
                        (long long)s->version, STR_ARG(s->model));
     }
     b = sched_info(to);
-    if (a->n_in != b->n_in || a->n_out != b->n_out || sched_admit(to, s->admitted, e) != ERR_OK) {
+    if (!same_request(a, b, (void *)sched_at(s->sched, was)) || sched_admit(to, s->admitted, e) != ERR_OK) {
         return err_set(e, ERR_UNAVAILABLE, "version %lld of '" STR_FMT "' was taken out of service",
                        (long long)s->version, STR_ARG(s->model));
     }
@@ -464,6 +481,7 @@ static enum err_code move(struct infer_state *s, struct err *e)
     s->spoiled = s->arm == ARM_CANARY;
     s->sched = to;
     s->version = p.version->number;
+    s->predictor = (struct predictor){p.version->prediction, p.version->labels, p.version->n_labels};
     s->block = at;
     s->submitted = false;
     return submit(s, e);

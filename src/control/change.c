@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Changes: one at a time a model, written before it acts. A rollback does not queue here: it is in force at once
  * (release.c), and a change that was being written meanwhile is void: its rows are overwritten by the rollback's, its
- * act never happens. */
+ * act never happens. Only a version that it registers stays: that takes no traffic by itself. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -30,11 +30,40 @@ void change_next(struct model *m)
     change_run(ch);
 }
 
+/* A model that is being added is not found by its name before its rows are durable; meanwhile this list has it. */
+static enum err_code name_take(struct change *ch, struct err *e)
+{
+    struct control *c = ch->model->control;
+
+    for (const struct change *other = c->founding; other; other = other->next_founding) {
+        if (strcmp(other->model->row.name, ch->model->row.name) == 0) {
+            return err_set(e, ERR_CONFLICT, "model '%s' is just being registered by somebody else; try again",
+                           ch->model->row.name);
+        }
+    }
+    ch->next_founding = c->founding;
+    c->founding = ch;
+    return ERR_OK;
+}
+
+static void name_leave(struct change *ch)
+{
+    struct change **at = &ch->model->control->founding;
+
+    while (*at && *at != ch) {
+        at = &(*at)->next_founding;
+    }
+    if (*at) {
+        *at = ch->next_founding;
+    }
+}
+
 static void change_end(struct change *ch, const struct err *e)
 {
     struct model *m = ch->model;
     bool more;
 
+    name_leave(ch);
     m->changing = NULL;
     more = m->undo || m->next_change;
     ch->finish(ch, e); /* may free the model, if it was the change's own: then nobody waits behind it */
@@ -52,10 +81,15 @@ static void on_written(struct task *t)
     struct err e = j->err;
 
     free(j);
-    if (e.code == ERR_OK && ch->epoch != ch->model->epoch) {
-        err_set(&e, ERR_CONFLICT, "model '%s' was rolled back meanwhile; this change is void", ch->model->row.name);
-    }
-    if (e.code == ERR_OK) {
+    if (e.code == ERR_OK && ch->epoch != ch->model->epoch && (ch->has_model || ch->has_rollout)) {
+        undo_void(ch);
+        ch->has_model = ch->has_rollout = false;
+        if (ch->has_version) {
+            ch->act(ch);
+        }
+        err_set(&e, ERR_CONFLICT, "model '%s' was rolled back meanwhile; this change is void%s", ch->model->row.name,
+                ch->has_version ? " (the version is registered, and takes no traffic)" : "");
+    } else if (e.code == ERR_OK) {
         ch->act(ch);
     }
     change_end(ch, &e);
@@ -85,7 +119,7 @@ static void change_run(struct change *ch)
 
     m->changing = ch;
     ch->epoch = m->epoch;
-    if (ch->prepare(ch, &e) != ERR_OK) {
+    if (ch->prepare(ch, &e) != ERR_OK || (ch->founds && name_take(ch, &e) != ERR_OK)) {
         change_end(ch, &e);
         return;
     }
@@ -97,11 +131,27 @@ static void change_run(struct change *ch)
     store_post(j->c->store, &j->job);
 }
 
+void changes_refuse(struct model *m, const struct err *why)
+{
+    for (struct change *ch; (ch = m->next_change) != NULL;) {
+        m->next_change = ch->next;
+        ch->finish(ch, why);
+    }
+}
+
 void change_submit(struct change *ch)
 {
     struct model *m = ch->model;
     struct change **at = &m->next_change;
+    struct err e = {ERR_OK, ""};
 
+    if (m->control->stopping) {
+        err_set(&e, ERR_UNAVAILABLE, "the server is stopping");
+    }
+    if (e.code != ERR_OK || undo_stuck(m, &e)) {
+        ch->finish(ch, &e);
+        return;
+    }
     if (!m->changing && !m->undo) {
         change_run(ch);
         return;

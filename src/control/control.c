@@ -234,12 +234,31 @@ void control_grace(struct control *c, void (*fn)(struct control *c, void *arg), 
 struct retiree {
     struct retiree *next;
     struct series *series;
-    bool grace; /* no thread can find it any more */
+    struct version *version;      /* whose totals it adds to; NULL: nobody's */
+    bool waits;                   /* for the next snapshot: the one in force may still name it */
+    bool grace;                   /* no thread can find it any more */
+    uint64_t counted[ERR_COUNT_]; /* of it, in the version's totals already */
 };
 
 struct series *control_series(struct control *c)
 {
     return series_new(++c->next_series, c->spec.n_shards);
+}
+
+/* What is new since the last time goes to the version's totals: they must not fall back when the series goes. */
+static void retiree_count(struct retiree *r)
+{
+    struct series_sum sum;
+
+    if (!r->version) {
+        return;
+    }
+    series_sum(r->series, &sum);
+    for (int i = 0; i < ERR_COUNT_; i++) {
+        r->version->retired_requests[i] += sum.by_code[i] - r->counted[i];
+        r->counted[i] = sum.by_code[i];
+    }
+    series_sum_done(&sum);
 }
 
 static void retiree_grace(struct control *c, void *arg)
@@ -251,21 +270,17 @@ static void retiree_grace(struct control *c, void *arg)
 void control_retire(struct control *c, struct version *v, struct series *s)
 {
     struct retiree *r;
-    struct series_sum sum;
 
     if (!s) {
         return;
     }
     r = xcalloc(1, sizeof(*r));
-    series_sum(s, &sum);
-    for (int i = 0; v && i < ERR_COUNT_; i++) {
-        v->retired_requests[i] += sum.by_code[i];
-    }
-    series_sum_done(&sum);
     r->series = s;
+    r->version = v;
+    r->waits = true;
+    retiree_count(r);
     r->next = c->retirees;
     c->retirees = r;
-    control_grace(c, retiree_grace, r);
 }
 
 static void retirees_look(struct control *c)
@@ -273,6 +288,7 @@ static void retirees_look(struct control *c)
     for (struct retiree **at = &c->retirees, *r; (r = *at) != NULL;) {
         if (r->grace && series_idle(r->series)) {
             *at = r->next;
+            retiree_count(r);
             series_free(r->series);
             free(r);
         } else {
@@ -350,6 +366,12 @@ void control_publish(struct control *c)
     }
     s = router_swap(&c->router, s);
     control_grace(c, free_snapshot, s);
+    for (struct retiree *r = c->retirees; r; r = r->next) {
+        if (r->waits) {
+            r->waits = false;
+            control_grace(c, retiree_grace, r);
+        }
+    }
 }
 
 /* ---- what is loaded ---- */
@@ -360,7 +382,7 @@ static bool is_wanted(const struct version *v)
     int64_t n = v->row.number;
 
     return n == m->row.stable || n == m->row.previous || (rollout_running(m) && n == m->rollout.canary) ||
-           v == model_newest(m);
+           v == model_newest(m) || v->claims > 0;
 }
 
 static void ignore(void *ctx, const struct err *e)
@@ -376,7 +398,7 @@ void model_reconcile(struct model *m)
 
         if (is_wanted(v) && v->state == VERSION_REGISTERED && !v->pool && !m->control->stopping) {
             version_load(v, ignore, NULL);
-        } else if (!is_wanted(v) && v->pool) {
+        } else if (!is_wanted(v) && v->pool && v->state != VERSION_FAILED) { /* that one closes by itself */
             version_unload(v);
         }
     }
@@ -421,7 +443,7 @@ static void on_tick(struct timer *t)
 
 void control_check_ready(struct control *c)
 {
-    if (c->announced || !c->started) {
+    if (c->announced || !c->started || c->stopping) {
         return;
     }
     for (size_t i = 0; i < c->n_models; i++) {
@@ -535,12 +557,18 @@ static void on_all_closed(struct task *t)
 
 void control_stop(struct control *c, uint64_t drain_us, void (*closed)(void *ctx), void *ctx)
 {
+    struct err e;
+
     c->stopping = true;
     c->on_closed = closed;
     c->on_closed_ctx = ctx;
     c->closed.fn = on_all_closed;
     timer_clear(c->loop, &c->tick);
     control_publish(c);
+    err_set(&e, ERR_UNAVAILABLE, "the server is stopping");
+    for (size_t i = 0; i < c->n_models; i++) {
+        changes_refuse(c->models[i], &e);
+    }
     for (size_t i = 0; i < VERSION_SLOTS; i++) {
         if (c->slot[i] && c->slot[i]->pool) {
             pool_close(c->slot[i]->pool, drain_us);
@@ -563,6 +591,7 @@ void control_free(struct control *c)
         for (size_t k = 0; k < m->n_versions; k++) {
             version_free(m->versions[k]);
         }
+        undo_free(m->undo);
         series_free(m->stable_series);
         series_free(m->canary_series);
         free(m->evidence);

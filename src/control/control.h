@@ -81,7 +81,9 @@ struct version {
     /* private to control */
     int slot;               /* -1: none */
     bool pushing;           /* not registered yet */
-    bool own_model;         /* of a refused push: the model goes with it */
+    bool refused;           /* its push: it is freed with its pool, */
+    bool own_model;         /* and the model goes with it */
+    unsigned claims;        /* rollouts of it that are about to start: it stays loaded */
     struct waiter *waiters; /* who waits for ready or failed */
     uint64_t load_began_us;
 };

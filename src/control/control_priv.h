@@ -18,6 +18,7 @@ struct control {
     struct retiree *retirees; /* series that requests may still hold */
     struct timer tick;        /* once a second */
     unsigned pools;           /* open */
+    struct change *founding;  /* changes that are being written and add a model */
     bool started, announced, stopping;
     void (*on_ready)(void *ctx);
     void *on_ready_ctx;
@@ -38,7 +39,8 @@ void control_publish(struct control *c);
 /* Loads what is to be loaded and closes the rest. */
 void model_reconcile(struct model *m);
 struct series *control_series(struct control *c);
-/* Its numbers go to the version's retired ones; it is freed when no request holds it any more. */
+/* Its numbers go to the version's retired ones; it is freed when no request holds it any more. The next control_publish
+ * is the first that does not name it: there is one, soon. */
 void control_retire(struct control *c, struct version *v, struct series *s);
 /* fn(arg) on this loop after every connection thread has been through its loop once more. */
 void control_grace(struct control *c, void (*fn)(struct control *c, void *arg), void *arg);
@@ -54,8 +56,9 @@ enum err_code versions_match(const struct version *stable, const struct version 
 
 /* ---- change.c: one change of a model at a time, durable before it acts ---- */
 struct change {
-    struct change *next;
+    struct change *next, *next_founding;
     struct model *model;
+    bool founds; /* it adds its model to the registry: of one name only one at a time may */
     uint64_t epoch;
     /* Checks, fills the rows; ERR_OK: they are written. */
     enum err_code (*prepare)(struct change *ch, struct err *e);
@@ -71,6 +74,8 @@ struct change {
     bool has_model, has_version, has_rollout, has_ended;
 };
 void change_submit(struct change *ch);
+/* What waits behind a change or a rollback will not come to its turn. */
+void changes_refuse(struct model *m, const struct err *why);
 /* A row of history; text by format. */
 void history_fill(struct history_row *h, const struct model *m, int64_t version, const char *kind, struct str actor,
                   const char *fmt, ...) PRINTF(6, 7);
@@ -86,5 +91,10 @@ void model_series(struct model *m);
 void canary_sick(struct model *m, const struct err *why);
 /* A rollback's write after the change in progress is through. */
 void undo_go_on(struct model *m);
+/* A change that a rollback has overtaken is in the store: the rollback's rows shall end what it has begun there. */
+void undo_void(struct change *ch);
+/* True, and *why: a try to write the model's rollback has failed. Nothing else is written before it. */
+bool undo_stuck(const struct model *m, struct err *why);
+void undo_free(struct undo *u); /* NULL is fine */
 
 #endif

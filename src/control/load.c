@@ -205,6 +205,7 @@ static void on_closed(void *ctx, struct pool *p)
 {
     struct version *v = ctx;
     struct control *c = v->model->control;
+    struct err e;
 
     (void)p;
     c->slot[v->slot] = NULL;
@@ -216,12 +217,20 @@ static void on_closed(void *ctx, struct pool *p)
         v->state = VERSION_REGISTERED;
     }
     if (v->direct) {
-        control_retire(c, v, v->direct);
+        control_retire(c, v->pushing ? NULL : v, v->direct);
         v->direct = NULL;
     }
-    if (v->pushing) { /* a refused push: nobody else knows it */
+    if (!c->stopping) {
+        control_publish(c);
+    }
+    if (v->waiters) { /* it was unloaded before it was ready */
+        err_set(&e, ERR_UNAVAILABLE, c->stopping ? "the server is stopping" : "version %lld was unloaded meanwhile",
+                (long long)v->row.number);
+        tell_waiters(v, &e);
+    }
+    if (v->refused) { /* nobody else knows it */
         version_free(v);
-    } else if (!c->stopping) {
+    } else if (!c->stopping && !v->pushing) {
         model_reconcile(v->model);
     }
     if (c->stopping && c->pools == 0) {
@@ -292,7 +301,7 @@ static void on_artifact(struct task *t)
         fail(v, &e);
         tell_waiters(v, &e);
         control_check_ready(j->c);
-        if (v->pushing) {
+        if (v->refused) {
             version_free(v);
         } else {
             control_publish(j->c);

@@ -27,6 +27,7 @@ struct push {
     struct buf head; /* the manifest as it comes in */
     size_t on_their_way;
     bool waiting, begun;
+    bool short_of_memory; /* a piece is missing */
     void (*more)(void *ctx);
     void *more_ctx;
     /* the store thread's while jobs are queued */
@@ -89,7 +90,7 @@ static void send_chunk(struct push *p, bool head, const void *bytes, size_t n)
     struct chunk *k = malloc(sizeof(*k) + n);
 
     if (!k) {
-        err_set(&p->err, ERR_UNAVAILABLE, "no memory for the upload");
+        p->short_of_memory = true;
         return;
     }
     *k = (struct chunk){.job.run = write_chunk, .back.fn = on_chunk_written, .push = p, .head = head, .n = n};
@@ -223,9 +224,12 @@ static void take_back(struct push *p)
 
     p->version = NULL;
     if (v && v->pool) {
+        v->refused = true;
         v->own_model = p->own_model;
         p->own_model = false;
         pool_close(v->pool, 0);
+    } else {
+        version_free(v);
     }
 }
 
@@ -307,7 +311,8 @@ static void on_loaded(void *ctx, const struct err *e)
     struct push *p = ctx;
 
     if (e->code != ERR_OK) {
-        p->version->own_model = p->own_model; /* the version goes by itself, with the model that nobody else has */
+        p->version->refused = true; /* it goes by itself, with the model that nobody else has */
+        p->version->own_model = p->own_model;
         p->own_model = false;
         p->version = NULL;
         p->model = NULL;
@@ -316,6 +321,7 @@ static void on_loaded(void *ctx, const struct err *e)
     }
     p->result.load_ms = p->version->load_ms;
     p->change.model = p->model;
+    p->change.founds = p->own_model;
     p->change.prepare = register_prepare;
     p->change.act = register_act;
     p->change.finish = register_finish;
@@ -436,6 +442,9 @@ static void finish(struct store *s, struct store_job *job)
 {
     struct push *p = CONTAINER_OF(job, struct push, finish_job);
 
+    if (p->short_of_memory && p->err.code == ERR_OK) {
+        err_set(&p->err, ERR_UNAVAILABLE, "no memory for the upload");
+    }
     if (p->aborted || p->err.code != ERR_OK) {
         upload_abort(p->upload);
     } else if (p->import) {
@@ -544,9 +553,10 @@ void control_register(struct control *c, struct str model, struct str family,
     m->row.created_ms = clock_wall_ms();
     str_copy(m->row.name, sizeof(m->row.name), model);
     snprintf(m->row.family, sizeof(m->row.family), "%s", f->name);
-    *n = (struct naming){.change = {.model = m, .prepare = naming_prepare, .act = naming_act, .finish = naming_finish},
-                         .done = done,
-                         .ctx = ctx,
-                         .own = true};
+    *n = (struct naming){
+        .change = {.model = m, .founds = true, .prepare = naming_prepare, .act = naming_act, .finish = naming_finish},
+        .done = done,
+        .ctx = ctx,
+        .own = true};
     change_submit(&n->change);
 }

@@ -56,6 +56,7 @@ struct release {
     int64_t number;
     uint32_t share_bp;
     char actor[64];
+    bool claims; /* the version, until the end */
     void (*done)(void *ctx, const struct err *e);
     void *ctx;
 };
@@ -64,6 +65,10 @@ static void release_finish(struct change *ch, const struct err *e)
 {
     struct release *r = CONTAINER_OF(ch, struct release, change);
 
+    if (r->claims) {
+        r->version->claims--;
+        model_reconcile(ch->model);
+    }
     r->done(r->ctx, e);
     free(ch->rollout_row.evidence);
     free(r);
@@ -154,18 +159,12 @@ static struct release *release_new(struct control *c, struct model *m, struct st
     return r;
 }
 
-static void release_fail(struct release *r, const struct err *e)
-{
-    r->done(r->ctx, e);
-    free(r);
-}
-
 static void on_loaded(void *ctx, const struct err *e)
 {
     struct release *r = ctx;
 
     if (e->code != ERR_OK) {
-        release_fail(r, e);
+        release_finish(&r->change, e);
     } else {
         change_submit(&r->change);
     }
@@ -198,6 +197,8 @@ void control_rollout_start(struct control *c, struct str model, int64_t number, 
     }
     r = release_new(c, m, actor, done, ctx);
     r->version = v;
+    r->claims = true;
+    v->claims++;
     r->share_bp = share_bp;
     r->change.prepare = start_prepare;
     r->change.act = rollout_act;
@@ -365,7 +366,8 @@ struct undo_rows {
     struct model_row model;
     struct rollout_row rollout; /* evidence is heap */
     struct history_row history;
-    bool has_rollout;
+    struct rollout_row voided; /* one that a change had begun in the store only */
+    bool has_rollout, has_voided;
 };
 struct undo {
     struct model *model;
@@ -377,7 +379,8 @@ struct undo {
     struct timer timer; /* patience, then the next try */
     struct store_job job;
     struct task back;
-    struct err err;
+    struct err err;   /* the store thread's while it writes */
+    struct err stuck; /* why the last try failed */
     void (*done)(void *ctx, const struct rollback_result *r, const struct err *e);
     void *ctx;
 };
@@ -399,28 +402,29 @@ static void undo_written(struct task *t)
     struct model *m = u->model;
 
     u->writing = false;
+    if (!u->rows.rollout.evidence) { /* the row may be written once more */
+        u->rows.rollout.evidence = TAKE(u->written.rollout.evidence);
+    }
     if (u->err.code != ERR_OK) {
-        if (!u->again) { /* nothing newer: the same once more */
-            u->rows.rollout.evidence = TAKE(u->written.rollout.evidence);
-        }
         u->again = false;
         log_error("control", "rolled back, but the store can not write it; trying again model=%s error=\"%s\"",
                   m->row.name, u->err.text);
         undo_answer(u, false);
         timer_set(u->c->loop, &u->timer, clock_us() + UNDO_RETRY_US);
+        err_set(&u->stuck, u->err.code, "a rollback is in force, but can not be written, nor can anything after it: %s",
+                u->err.text);
+        changes_refuse(m, &u->stuck);
         return;
     }
+    u->stuck.code = ERR_OK;
     if (u->again) {
         u->again = false;
         undo_go_on(m);
         return;
     }
-    timer_clear(u->c->loop, &u->timer);
     undo_answer(u, true);
     m->undo = NULL;
-    free(u->rows.rollout.evidence);
-    free(u->written.rollout.evidence);
-    free(u);
+    undo_free(u);
     change_next(m);
 }
 
@@ -428,8 +432,10 @@ static void undo_write(struct store *s, struct store_job *job)
 {
     struct undo *u = CONTAINER_OF(job, struct undo, job);
     const struct undo_rows *w = &u->written;
-    struct store_change sc = {
-        .model = &w->model, .rollout = w->has_rollout ? &w->rollout : NULL, .history = &w->history};
+    struct store_change sc = {.model = &w->model,
+                              .rollout = w->has_rollout ? &w->rollout : NULL,
+                              .rollout_ended = w->has_voided ? &w->voided : NULL,
+                              .history = &w->history};
 
     if (store_apply(s, &sc, &u->err) == ERR_OK) {
         u->err.code = ERR_OK;
@@ -447,6 +453,43 @@ void undo_go_on(struct model *m)
         u->written = u->rows;
         u->rows.rollout.evidence = NULL;
         store_post(u->c->store, &u->job);
+    }
+}
+
+bool undo_stuck(const struct model *m, struct err *why)
+{
+    if (!m->undo || m->undo->stuck.code == ERR_OK) {
+        return false;
+    }
+    *why = m->undo->stuck;
+    return true;
+}
+
+void undo_free(struct undo *u)
+{
+    if (u) {
+        timer_clear(u->c->loop, &u->timer);
+        free(u->rows.rollout.evidence);
+        free(u->written.rollout.evidence);
+        free(u);
+    }
+}
+
+/* Nothing is being written of the undo: it waits for this change. */
+void undo_void(struct change *ch)
+{
+    struct undo *u = ch->model->undo;
+    struct rollout_row *row = &u->rows.voided;
+
+    assert(u && !u->writing);
+    if (ch->has_rollout && ch->rollout_row.state == ROLLOUT_RUNNING &&
+        strcmp(ch->rollout_row.id, ch->model->rollout.id) != 0) {
+        *row = ch->rollout_row;
+        row->evidence = NULL;
+        row->state = ROLLOUT_ABORTED;
+        row->ended_ms = clock_wall_ms();
+        snprintf(row->reason, sizeof(row->reason), "a rollback came before it began");
+        u->rows.has_voided = true;
     }
 }
 

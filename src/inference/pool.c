@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The instances of one version. Everything between threads is a message: ATTACH and DRAIN go to the shards, each is acknowledged. An
- * engine is told gone only after every port is detached, so an acknowledgement always comes before the gone of the same engine. */
+/* The instances of one version. Everything between threads is a message: ATTACH and DRAIN go to the shards, each is
+ * acknowledged. An engine is told gone only after every port is detached, so an acknowledgement always comes before the
+ * gone of the same engine. */
 #include "inference/pool.h"
 
 #include <fcntl.h>
@@ -19,6 +20,8 @@ struct instance {
     unsigned index, acks;
     enum instance_state state;
     struct engine *engine;
+    bool closed;  /* the engine was told */
+    bool changed; /* the engine is another model than the first was */
     struct timer restart;
     uint64_t deaths, own_deaths;
 };
@@ -35,7 +38,7 @@ struct pool {
     void *ctx;
     struct sched_shared *shared;
     struct supervisor supervisor;
-    bool announced, failed, closing, drained;
+    bool announced, failed, closing, drained, abandoned;
     struct timer drain_limit;
     struct task closed;
     struct instance instance[INSTANCES_MAX];
@@ -43,7 +46,8 @@ struct pool {
 
 enum message_kind {
     MESSAGE_ATTACH,
-    MESSAGE_PASS, /* the engine became ready while the pool closes: its port is attached and detached, as its contract wants */
+    MESSAGE_PASS, /* the engine became ready while the pool closes: its port is attached and detached, as its contract
+                     wants */
     MESSAGE_DRAIN,
     MESSAGE_ABANDON
 };
@@ -52,6 +56,7 @@ struct message { /* to a shard and back */
     enum message_kind kind;
     struct pool *pool;
     struct shard *shard;
+    unsigned slot; /* not pool->spec.slot: nobody answers ABANDON, the pool may be gone when it arrives */
     unsigned instance;
     struct engine *engine;
     struct err err;
@@ -109,7 +114,8 @@ static void on_shard_drained(void *ctx)
 {
     struct message *m = ctx;
 
-    /* Not from inside the scheduler's own call: the acknowledgement goes round, sched_free happens on the shard by a second task. */
+    /* Not from inside the scheduler's own call: the acknowledgement goes round, sched_free happens on the shard by a
+     * second task. */
     loop_post(m->shard->loop, &m->task);
 }
 
@@ -117,8 +123,8 @@ static void free_sched(struct task *t)
 {
     struct message *m = CONTAINER_OF(t, struct message, task);
 
-    sched_free(m->shard->sched[m->pool->spec.slot]);
-    m->shard->sched[m->pool->spec.slot] = NULL;
+    sched_free(m->shard->sched[m->slot]);
+    m->shard->sched[m->slot] = NULL;
     reply(m);
 }
 
@@ -136,7 +142,7 @@ static void attach_in_passing(struct message *m)
 static void on_shard(struct task *t)
 {
     struct message *m = CONTAINER_OF(t, struct message, task);
-    struct sched **s = &m->shard->sched[m->pool->spec.slot];
+    struct sched **s = &m->shard->sched[m->slot];
 
     switch (m->kind) {
     case MESSAGE_ATTACH:
@@ -173,8 +179,40 @@ static void tell(struct pool *p, enum message_kind kind, unsigned instance, stru
     for (unsigned i = 0; i < p->n_shards; i++) {
         struct message *m = xcalloc(1, sizeof(*m));
 
-        *m = (struct message){.task.fn = on_shard, .kind = kind, .pool = p, .shard = p->shards[i], .instance = instance, .engine = g};
+        *m = (struct message){.task.fn = on_shard,
+                              .kind = kind,
+                              .pool = p,
+                              .shard = p->shards[i],
+                              .slot = p->spec.slot,
+                              .instance = instance,
+                              .engine = g};
         loop_post(p->shards[i]->loop, &m->task);
+    }
+}
+
+static void close_engines(struct pool *p)
+{
+    for (unsigned i = 0; i < p->spec.instances; i++) {
+        struct instance *in = &p->instance[i];
+
+        if (in->engine && !in->closed) {
+            in->closed = true;
+            p->ops->close(in->engine);
+        }
+    }
+}
+
+/* While it closes nothing is started any more: without an instance in use, what waits has nobody to wait for. */
+static void check_hopeless(struct pool *p)
+{
+    for (unsigned i = 0; i < p->spec.instances; i++) {
+        if (p->instance[i].state == INSTANCE_ATTACHING || p->instance[i].state == INSTANCE_UP) {
+            return;
+        }
+    }
+    if (!p->abandoned) {
+        p->abandoned = true;
+        tell(p, MESSAGE_ABANDON, 0, NULL);
     }
 }
 
@@ -198,7 +236,8 @@ static void on_ack(struct task *t)
     struct instance *in = &p->instance[m->instance];
 
     if (m->err.code != ERR_OK) {
-        log_error("inference", "a thread can not use an instance version=%s thread=%u error=\"%s\"", p->shared->name, m->shard->index, m->err.text);
+        log_error("inference", "a thread can not use an instance version=%s thread=%u error=\"%s\"", p->shared->name,
+                  m->shard->index, m->err.text);
     }
     if (m->kind == MESSAGE_ATTACH) {
         if (in->engine == m->engine && ++in->acks == p->n_shards && in->state == INSTANCE_ATTACHING) {
@@ -208,17 +247,31 @@ static void on_ack(struct task *t)
         }
     } else if (++p->n_drained == p->n_shards) {
         p->drained = true;
-        for (unsigned i = 0; i < p->spec.instances; i++) {
-            if (p->instance[i].engine) {
-                p->ops->close(p->instance[i].engine);
-            }
-        }
+        close_engines(p);
         check_closed(p);
     }
     free(m);
 }
 
 /* ---- engine events ---- */
+
+static bool same_tensors(const struct tensor_info *a, const struct tensor_info *b, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        if (strcmp(a[i].name, b[i].name) != 0 || a[i].dtype != b[i].dtype || a[i].rank != b[i].rank ||
+            memcmp(a[i].dim, b[i].dim, a[i].rank * sizeof(a[i].dim[0])) != 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Requests are checked and answers are read by the first instance's description: a later one must not differ. */
+static bool same_model(const struct model_info *a, const struct model_info *b)
+{
+    return a->n_in == b->n_in && a->n_out == b->n_out && same_tensors(a->in, b->in, a->n_in) &&
+           same_tensors(a->out, b->out, a->n_out);
+}
 
 static void on_ready(void *ctx, struct engine *g, const struct model_info *info)
 {
@@ -233,7 +286,12 @@ static void on_ready(void *ctx, struct engine *g, const struct model_info *info)
     }
     if (sh->info.n_in == 0 && sh->info.n_out == 0) { /* the first: from here on immutable */
         model_info_copy(&sh->info, info);
-        sh->credit = p->spec.on_thread ? 1024 : MIN(2 * MAX(info->batch_max, 1u), 128u);
+        sh->credit = p->spec.on_thread ? 1024 : 2 * MIN(MAX(info->batch_max, 1u), 64u);
+    } else if (!same_model(&sh->info, info)) {
+        in->changed = in->closed = true;
+        tell(p, MESSAGE_PASS, in->index, g);
+        p->ops->close(g);
+        return;
     }
     in->state = INSTANCE_ATTACHING;
     in->acks = 0;
@@ -246,14 +304,21 @@ static void on_gone(void *ctx, struct engine *g, const struct engine_end *why)
     struct pool *p = in->pool;
     struct supervisor_answer a;
     bool was_up = in->state == INSTANCE_UP;
+    struct engine_end changed = {.own = true};
 
     (void)g;
+    if (in->changed) {
+        err_set(&changed.err, ERR_CONFLICT, "an instance of %s has other inputs or outputs than the first one had",
+                p->shared->name);
+        why = &changed;
+    }
     in->engine = NULL;
     in->state = INSTANCE_DOWN;
     if (was_up) {
         atomic_fetch_sub(&p->shared->instances_up, 1);
     }
     if (p->closing) {
+        check_hopeless(p);
         check_closed(p);
         return;
     }
@@ -268,8 +333,10 @@ static void on_gone(void *ctx, struct engine *g, const struct engine_end *why)
     in->deaths++;
     in->own_deaths += why->own;
     a = supervisor_died(&p->supervisor, why->own, clock_us(), (double)(random_u64() >> 11) * 0x1p-53);
-    log_warn("inference", "an instance ended; it is started again version=%s instance=%u own=%d in_ms=%llu reason=\"%s\"", p->shared->name, in->index, why->own,
-        (unsigned long long)((a.restart_at_us - MIN(a.restart_at_us, clock_us())) / 1000), why->err.text);
+    log_warn("inference",
+             "an instance ended; it is started again version=%s instance=%u own=%d in_ms=%llu reason=\"%s\"",
+             p->shared->name, in->index, why->own,
+             (unsigned long long)((a.restart_at_us - MIN(a.restart_at_us, clock_us())) / 1000), why->err.text);
     timer_set(p->loop, &in->restart, a.restart_at_us);
     if (a.sick) {
         p->on->sick(p->ctx, p, &why->err);
@@ -288,18 +355,19 @@ static void start(struct instance *in)
     struct pool *p = in->pool;
     struct engine_host host = {.loop = p->loop, .on = &engine_events, .ctx = in};
     struct engine_spec spec = {.name = p->shared->name,
-        .backend = p->backend,
-        .dirfd = p->spec.dirfd,
-        .library = p->library,
-        .ports = p->n_shards,
-        .threads = p->spec.threads,
-        .batch_max = p->spec.batch_max,
-        .run_max_us = p->spec.run_max_us,
-        .in = p->shared->in,
-        .out_bytes = p->spec.out_bytes};
+                               .backend = p->backend,
+                               .dirfd = p->spec.dirfd,
+                               .library = p->library,
+                               .ports = p->n_shards,
+                               .threads = p->spec.threads,
+                               .batch_max = p->spec.batch_max,
+                               .run_max_us = p->spec.run_max_us,
+                               .in = p->shared->in,
+                               .out_bytes = p->spec.out_bytes};
     struct engine_end end = {.own = true, .loading = true};
 
     in->state = INSTANCE_STARTING;
+    in->closed = in->changed = false;
     if (p->ops->open(&in->engine, &spec, &host, &end.err) != ERR_OK) {
         on_gone(in, NULL, &end);
     }
@@ -312,11 +380,7 @@ static void on_drain_limit(struct timer *t)
     struct pool *p = CONTAINER_OF(t, struct pool, drain_limit);
 
     tell(p, MESSAGE_ABANDON, 0, NULL);
-    for (unsigned i = 0; i < p->spec.instances; i++) {
-        if (p->instance[i].engine) {
-            p->ops->close(p->instance[i].engine);
-        }
-    }
+    close_engines(p);
 }
 
 static void begin_close(struct pool *p)
@@ -326,6 +390,7 @@ static void begin_close(struct pool *p)
         timer_clear(p->loop, &p->instance[i].restart);
     }
     tell(p, MESSAGE_DRAIN, 0, NULL);
+    check_hopeless(p);
 }
 
 void pool_close(struct pool *p, uint64_t drain_us)
@@ -337,8 +402,9 @@ void pool_close(struct pool *p, uint64_t drain_us)
     timer_set(p->loop, &p->drain_limit, clock_us() + drain_us);
 }
 
-enum err_code pool_open(struct pool **out, const struct pool_spec *spec, const struct engine_ops *ops, struct loop *loop, struct shard *const *shards, unsigned n_shards,
-    const struct pool_events *on, void *ctx, struct err *e)
+enum err_code pool_open(struct pool **out, const struct pool_spec *spec, const struct engine_ops *ops,
+                        struct loop *loop, struct shard *const *shards, unsigned n_shards, const struct pool_events *on,
+                        void *ctx, struct err *e)
 {
     struct pool *p = xcalloc(1, sizeof(*p));
 
@@ -356,12 +422,12 @@ enum err_code pool_open(struct pool **out, const struct pool_spec *spec, const s
     p->drain_limit.fn = on_drain_limit;
     p->shared = aligned_alloc(64, ALIGN_UP(sizeof(*p->shared), 64));
     if (!p->shared) {
-        free(p->library);
-        free(p);
-        return err_set(e, ERR_UNAVAILABLE, "no memory for %s", spec->name);
+        err_set(e, ERR_UNAVAILABLE, "no memory for %s", spec->name);
+        goto fail;
     }
     memset(p->shared, 0, sizeof(*p->shared));
-    if (p->spec.dirfd < 0 || !str_copy(p->backend, sizeof(p->backend), str_of(spec->backend)) || !str_copy(p->shared->name, sizeof(p->shared->name), str_of(spec->name))) {
+    if (p->spec.dirfd < 0 || !str_copy(p->backend, sizeof(p->backend), str_of(spec->backend)) ||
+        !str_copy(p->shared->name, sizeof(p->shared->name), str_of(spec->name))) {
         err_set(e, ERR_UNAVAILABLE, "no descriptor left to load %s, or a name that is too long", spec->name);
         goto fail;
     }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A pool: the instances of one loaded version, from the control thread's side. It starts them, tells the connection threads to attach, restarts
- * them by the supervisor's rules, and takes them down when the version goes.
+/* A pool: the instances of one loaded version, from the control thread's side. It starts them, tells the connection
+ * threads to attach, restarts them by the supervisor's rules, and takes them down when the version goes.
  *
  *     pool_open → … ready (all instances up, on all threads) … → pool_close → closed
  *             └→ failed (a load failed; the pool closes by itself) ──────→ closed
@@ -15,35 +15,38 @@
 
 struct pool;
 struct pool_spec {
-    const char *name;        /* "intent/2" */
+    const char *name; /* "intent/2" */
     const char *backend;
-    const char *library;     /* may be NULL */
-    int dirfd;               /* duplicated */
-    bool on_thread;          /* the engine runs on the connection threads themselves (inline) */
-    unsigned instances;      /* 1 … INSTANCES_MAX; 1 if on_thread */
+    const char *library; /* may be NULL */
+    int dirfd;           /* duplicated */
+    bool on_thread;      /* the engine runs on the connection threads themselves (inline) */
+    unsigned instances;  /* 1 … INSTANCES_MAX; 1 if on_thread */
     unsigned threads, batch_max;
     uint64_t run_max_us;
     uint64_t queue_requests, queue_bytes;
-    uint64_t part_bytes;     /* of the input window a thread; at least twice the largest body */
-    uint64_t out_bytes;      /* output space a port */
-    unsigned slot;           /* free in every shard */
+    uint64_t part_bytes; /* of the input window a thread; at least twice the largest body */
+    uint64_t out_bytes;  /* output space a port */
+    unsigned slot;       /* free in every shard */
 };
 struct pool_events {
     void (*ready)(void *ctx, struct pool *p);
     void (*failed)(void *ctx, struct pool *p, const struct err *why);
-    void (*sick)(void *ctx, struct pool *p, const struct err *last); /* five own deaths in 60 s; restarts go on until pool_close */
-    void (*closed)(void *ctx, struct pool *p);                        /* p is freed after it returns */
+    void (*sick)(void *ctx, struct pool *p,
+                 const struct err *last);      /* five own deaths in 60 s; restarts go on until pool_close */
+    void (*closed)(void *ctx, struct pool *p); /* p is freed after it returns */
 };
-enum err_code pool_open(struct pool **out, const struct pool_spec *spec, const struct engine_ops *ops, struct loop *loop, struct shard *const *shards,
-    unsigned n_shards, const struct pool_events *on, void *ctx, struct err *e) MUST_USE;
-/* No request names this version any more. What it still has may finish for drain_us, then it is moved. Ends in closed(). */
+enum err_code pool_open(struct pool **out, const struct pool_spec *spec, const struct engine_ops *ops,
+                        struct loop *loop, struct shard *const *shards, unsigned n_shards, const struct pool_events *on,
+                        void *ctx, struct err *e) MUST_USE;
+/* No request names this version any more. What it still has may finish for drain_us, then it is moved. Ends in
+ * closed(). */
 void pool_close(struct pool *p, uint64_t drain_us);
 
 const struct model_info *pool_info(const struct pool *p); /* after ready */
 const struct sched_shared *pool_shared(const struct pool *p);
 unsigned pool_instances(const struct pool *p);
 struct pool_instance {
-    const char *state;       /* "starting", "ready", "restarting" */
+    const char *state;           /* "starting", "ready", "restarting" */
     const struct engine *engine; /* NULL while restarting */
     uint64_t deaths, own_deaths;
 };

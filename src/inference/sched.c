@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The scheduler of one version on one thread.
  *
- * Every submitted request is a `work`: it owns the block, and outlives its owner when the owner is answered (deadline) or leaves
- * (cancel) while an engine still reads the block. Works are in exactly one place: the queue, a port, or the free list.
+ * Every submitted request is a `work`: it owns the block, and outlives its owner when the owner is answered (deadline)
+ * or leaves (cancel) while an engine still reads the block. Works are in exactly one place: the queue, a port, or the
+ * free list.
  *
  * There is no timer a request: while works exist a sweep looks at all of them every 20 ms; their number is bounded. */
 #include "inference/sched.h"
@@ -19,9 +20,10 @@
 
 struct work {
     struct work *next, *prev;
-    struct infer *owner;   /* NULL: answered, cancelled */
+    struct infer *owner; /* NULL: answered, cancelled */
     uint64_t block, deadline_us, submit_ns;
-    int instance;          /* -1: waiting */
+    uint64_t seq; /* the how-manyeth of this scheduler */
+    int instance; /* -1: waiting */
     bool solo;
     uint8_t alone_deaths;
     unsigned deaths;
@@ -34,9 +36,10 @@ struct list {
 
 struct seat { /* this thread's port to one instance */
     struct sched *sched;
-    struct port *port;     /* NULL: down */
+    struct port *port; /* NULL: down */
     unsigned index, open;
     bool dirty;
+    bool full; /* it refused a job: nothing more goes there before a done() */
 };
 
 struct sched {
@@ -44,12 +47,13 @@ struct sched {
     struct sched_shared *shared;
     struct seat seat[INSTANCES_MAX];
     struct list queue, running;
+    uint64_t seq;
     struct work *free;
     struct hook flush;
     struct timer sweep;
-    uint8_t *space;        /* outputs of inline engines: lives for one flush */
+    uint8_t *space; /* outputs of inline engines: lives for one flush */
     uint64_t space_used;
-    uint64_t held;         /* admitted on this thread and not released: they may still submit */
+    uint64_t held; /* admitted on this thread and not released: they may still submit */
     bool abandoned;
     void (*drained)(void *ctx);
     void *drained_ctx;
@@ -64,12 +68,19 @@ static void list_add(struct list *l, struct work *w)
     l->n++;
 }
 
-static void list_add_first(struct list *l, struct work *w)
+/* What comes back from a dead engine goes before all that came later, in its old order. */
+static void list_add_in_order(struct list *l, struct work *w)
 {
-    w->prev = NULL;
-    w->next = l->first;
-    *(l->first ? &l->first->prev : &l->last) = w;
-    l->first = w;
+    struct work *after = NULL, *before = l->first;
+
+    while (before && before->seq < w->seq) {
+        after = before;
+        before = before->next;
+    }
+    w->prev = after;
+    w->next = before;
+    *(before ? &before->prev : &l->last) = w;
+    *(after ? &after->next : &l->first) = w;
     l->n++;
 }
 
@@ -103,7 +114,10 @@ static void answer(struct work *w, const struct job_result *job, bool moved)
 {
     struct infer *owner = w->owner;
     uint64_t took = clock_ns() - w->submit_ns;
-    struct infer_result res = {.job = job, .queue_ns = took > job->compute_ns ? took - job->compute_ns : 0, .moved = moved, .deaths = w->deaths};
+    struct infer_result res = {.job = job,
+                               .queue_ns = took > job->compute_ns ? took - job->compute_ns : 0,
+                               .moved = moved,
+                               .deaths = w->deaths};
 
     if (!owner) {
         return;
@@ -161,7 +175,8 @@ static void convict(struct sched *s, uint64_t block)
 
     atomic_store(&sh->convict[i].until_us, clock_us() + CONVICT_US);
     atomic_store(&sh->convict[i].fingerprint, fingerprint(s, block));
-    log_warn("inference", "a request ended two workers that ran nothing else; it is refused for ten minutes version=%s", sh->name);
+    log_warn("inference", "a request ended two workers that ran nothing else; it is refused for ten minutes version=%s",
+             sh->name);
 }
 
 /* ---- giving out ---- */
@@ -175,7 +190,7 @@ static struct seat *pick_seat(struct sched *s)
         struct seat *seat = &s->seat[(k + s->shard->index) % INSTANCES_MAX];
         uint32_t load;
 
-        if (!seat->port || seat->open >= s->shared->credit) {
+        if (!seat->port || seat->full || seat->open >= s->shared->credit) {
             continue;
         }
         load = atomic_load_explicit(&s->shared->load[seat->index].open, memory_order_relaxed);
@@ -194,10 +209,19 @@ static void dispatch(struct sched *s)
 
     while (s->queue.first && (seat = pick_seat(s)) != NULL) {
         struct work *w = s->queue.first;
-        struct job j = {.id = (uint64_t)(uintptr_t)w, .deadline_us = w->deadline_us, .block = w->block, .flags = w->solo ? JOB_SOLO : 0};
+        struct job j = {.id = (uint64_t)(uintptr_t)w,
+                        .deadline_us = w->deadline_us,
+                        .block = w->block,
+                        .flags = w->solo ? JOB_SOLO : 0};
 
+        if (!w->owner) { /* cancelled */
+            list_del(&s->queue, w);
+            work_free(s, w);
+            continue;
+        }
         if (seat->port->ops->submit(seat->port, &j, &e) != ERR_OK) {
-            return; /* full or just dying: its done() or down() calls us again */
+            seat->full = true; /* or just dying: its done() or down() calls us again */
+            continue;
         }
         list_del(&s->queue, w);
         list_add(&s->running, w);
@@ -241,13 +265,14 @@ static bool try_again(struct sched *s, struct work *w, const struct job_result *
         w->solo = true;
         if (r->alone && ++w->alone_deaths >= 2) {
             convict(s, w->block);
-            answer_error(w, false, ERR_MODEL, "this request ended two worker processes that ran nothing else; it is refused from now on");
+            answer_error(w, false, ERR_MODEL,
+                         "this request ended two worker processes that ran nothing else; it is refused from now on");
             return false;
         }
     }
     w->instance = -1;
     atomic_fetch_add_explicit(&s->shared->retried, 1, memory_order_relaxed);
-    list_add_first(&s->queue, w);
+    list_add_in_order(&s->queue, w);
     return true;
 }
 
@@ -259,6 +284,7 @@ static void on_done(void *ctx, uint64_t id, const struct job_result *r)
 
     list_del(&s->running, w);
     seat->open--;
+    seat->full = false;
     atomic_fetch_sub_explicit(&s->shared->load[seat->index].open, 1, memory_order_relaxed);
     if (!r->lost || !try_again(s, w, r)) {
         if (!r->lost) {
@@ -272,7 +298,8 @@ static void on_done(void *ctx, uint64_t id, const struct job_result *r)
     }
 }
 
-/* Outputs of engines that run on this thread: an arena that lives until the next flush; pages are taken on first use. */
+/* Outputs of engines that run on this thread: an arena that lives until the next flush; pages are taken on first use.
+ */
 static uint8_t *on_space(void *ctx, uint64_t id, uint64_t bytes, uint64_t *off)
 {
     struct sched *s = ((struct seat *)ctx)->sched;
@@ -347,10 +374,13 @@ enum err_code sched_admit(struct sched *s, uint64_t bytes, struct err *e)
     }
     sched_release(s, bytes);
     if (requests > sh->queue_requests) {
-        return err_set(e, ERR_UNAVAILABLE, "%s has %llu requests waiting or running, all it may have: try again later", sh->name, (unsigned long long)sh->queue_requests);
+        return err_set(e, ERR_UNAVAILABLE, "%s has %llu requests waiting or running, all it may have: try again later",
+                       sh->name, (unsigned long long)sh->queue_requests);
     }
-    return err_set(e, ERR_UNAVAILABLE, "%s holds %llu bytes of requests, and %llu more are above its bound of %llu: try again later", sh->name,
-        (unsigned long long)(all - bytes), (unsigned long long)bytes, (unsigned long long)sh->queue_bytes);
+    return err_set(e, ERR_UNAVAILABLE,
+                   "%s holds %llu bytes of requests, and %llu more are above its bound of %llu: try again later",
+                   sh->name, (unsigned long long)(all - bytes), (unsigned long long)bytes,
+                   (unsigned long long)sh->queue_bytes);
 }
 
 void sched_release(struct sched *s, uint64_t bytes)
@@ -391,14 +421,21 @@ enum err_code sched_submit(struct sched *s, struct infer *r, struct err *e)
         return err_set(e, ERR_UNAVAILABLE, "%s is out of service", s->shared->name);
     }
     if (convicted(s, r->block)) {
-        return err_set(e, ERR_REFUSED, "the same request ended two worker processes of %s a short while ago; it is refused", s->shared->name);
+        return err_set(e, ERR_REFUSED,
+                       "the same request ended two worker processes of %s a short while ago; it is refused",
+                       s->shared->name);
     }
     if (w) {
         s->free = w->next;
     } else {
         w = xmalloc(sizeof(*w)); /* bounded: every work was admitted */
     }
-    *w = (struct work){.owner = r, .block = r->block, .deadline_us = r->deadline_us, .submit_ns = clock_ns(), .instance = -1};
+    *w = (struct work){.owner = r,
+                       .block = r->block,
+                       .deadline_us = r->deadline_us,
+                       .submit_ns = clock_ns(),
+                       .seq = s->seq++,
+                       .instance = -1};
     r->work = w;
     list_add(&s->queue, w);
     loop_defer(s->shard->loop, &s->flush);
@@ -430,7 +467,8 @@ struct sched *sched_new(struct shard *shard, struct sched_shared *shared)
     s->flush.fn = on_flush;
     s->sweep.fn = on_sweep;
     if (shared->space_bytes > 0) {
-        s->space = mmap(NULL, shared->space_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        s->space =
+            mmap(NULL, shared->space_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         s->space = s->space == MAP_FAILED ? NULL : s->space; /* then jobs fail one by one, and say so */
     }
     for (unsigned i = 0; i < INSTANCES_MAX; i++) {
@@ -447,6 +485,7 @@ enum err_code sched_attach(struct sched *s, unsigned instance, struct engine *g,
     enum err_code rc;
 
     assert(!seat->port && seat->open == 0);
+    seat->full = false;
     rc = g->ops->attach(g, &host, &seat->port, e);
     if (rc == ERR_OK && s->queue.first) {
         loop_defer(s->shard->loop, &s->flush);

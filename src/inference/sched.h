@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The scheduler: one version on one connection thread. It admits requests, holds their bytes, queues them, gives them to the
- * least loaded instance that has credit, and takes care of deaths and deadlines.
+/* The scheduler: one version on one connection thread. It admits requests, holds their bytes, queues them, gives them
+ * to the least loaded instance that has credit, and takes care of deaths and deadlines.
  *
  * A request goes through
  *
@@ -9,10 +9,11 @@
  * and whoever admitted it releases it, after done or instead of submit (sched_release). What is
  * submitted in one burst of the loop goes off together at its end.
  *
- * Deadlines: a waiting request whose deadline passes is answered ERR_TIMEOUT; so is a running one, whose place and bytes stay taken
- * until the engine lets go. Deaths: a job that an engine lost is given to the next instance or waits for the restart; jobs that were being
- * run by an instance that died by itself are from then on run alone, and one that is alone in flight at two such deaths is answered
- * ERR_MODEL, remembered by its fingerprint and refused for ten minutes (a query of death).
+ * Deadlines: a waiting request whose deadline passes is answered ERR_TIMEOUT; so is a running one, whose place and
+ * bytes stay taken until the engine lets go. Deaths: a job that an engine lost is given to the next instance or waits
+ * for the restart; jobs that were being run by an instance that died by itself are from then on run alone, and one that
+ * is alone in flight at two such deaths is answered ERR_MODEL, remembered by its fingerprint and refused for ten
+ * minutes (a query of death).
  *
  * Thread: the shard's, except sched_shared's counters. */
 #ifndef WEIR_INFERENCE_SCHED_H
@@ -29,18 +30,18 @@
 
 /* What the threads of one version share. Owned by its pool. Counters are relaxed. */
 struct sched_shared {
-    char name[TENSOR_NAME_MAX + 1];          /* "intent/2" */
+    char name[TENSOR_NAME_MAX + 1]; /* "intent/2" */
     struct window *in;
-    struct model_info info;                  /* immutable once ready */
-    uint64_t queue_requests, queue_bytes;    /* bounds of what is admitted */
-    unsigned credit;                         /* jobs a port may have open at its instance */
-    uint64_t space_bytes;                    /* output space of a flush, for engines that run on the thread itself; 0: none */
+    struct model_info info;               /* immutable once ready */
+    uint64_t queue_requests, queue_bytes; /* bounds of what is admitted */
+    unsigned credit;                      /* jobs a port may have open at its instance */
+    uint64_t space_bytes; /* output space of a flush, for engines that run on the thread itself; 0: none */
     _Alignas(64) _Atomic uint64_t requests, bytes; /* admitted now */
-    _Atomic uint64_t answered;               /* jobs that came back from an engine, well or not */
-    _Atomic uint64_t retried;                /* jobs given to an instance again after a death */
+    _Atomic uint64_t answered;                     /* jobs that came back from an engine, well or not */
+    _Atomic uint64_t retried;                      /* jobs given to an instance again after a death */
     _Atomic uint32_t instances_up;
     _Alignas(64) struct {
-        _Alignas(64) _Atomic uint32_t open;  /* jobs at this instance, of all threads */
+        _Alignas(64) _Atomic uint32_t open; /* jobs at this instance, of all threads */
     } load[INSTANCES_MAX];
     _Atomic uint32_t n_convicts;
     struct {
@@ -50,21 +51,24 @@ struct sched_shared {
 
 struct infer;
 struct infer_result {
-    const struct job_result *job;            /* err, outputs; valid during done() */
-    uint64_t queue_ns;                       /* from submit to done, less compute */
-    bool moved;                              /* the version is going away: the owner may submit the request elsewhere; the block is still in place during done() */
-    unsigned deaths;                         /* how many instances ended with it */
+    const struct job_result *job; /* err, outputs; valid during done() */
+    uint64_t queue_ns;            /* from submit to done, less compute */
+    bool moved; /* the version is going away: the owner may submit the request elsewhere; the block is still in place
+                   during done() */
+    unsigned deaths; /* how many instances ended with it */
 };
-/* A request, embedded in its owner. done() is called exactly once after sched_submit succeeded, never from inside it, unless sched_cancel came first. */
+/* A request, embedded in its owner. done() is called exactly once after sched_submit succeeded, never from inside it,
+ * unless sched_cancel came first. */
 struct infer {
-    struct work *work;                       /* private */
-    uint64_t block;                          /* from sched_take */
+    struct work *work; /* private */
+    uint64_t block;    /* from sched_take */
     uint64_t deadline_us;
     void (*done)(struct infer *r, const struct infer_result *res);
 };
 
 /* ---- for the api ---- */
-/* Counts the request in, and holds the scheduler until sched_release. ERR_UNAVAILABLE (503) when the version's bound in requests or bytes is reached. */
+/* Counts the request in, and holds the scheduler until sched_release. ERR_UNAVAILABLE (503) when the version's bound in
+ * requests or bytes is reached. */
 enum err_code sched_admit(struct sched *s, uint64_t bytes, struct err *e) MUST_USE;
 void sched_release(struct sched *s, uint64_t bytes);
 /* A block of the input window; WINDOW_NONE when this thread's part is full. */
@@ -72,7 +76,8 @@ uint64_t sched_take(struct sched *s, uint64_t bytes);
 void sched_give(struct sched *s, uint64_t block); /* of a block that was not submitted */
 uint8_t *sched_at(struct sched *s, uint64_t block);
 const struct model_info *sched_info(const struct sched *s);
-/* The block is the scheduler's from then on. ERR_REFUSED for a query of death; the block stays the caller's on failure. */
+/* The block is the scheduler's from then on. ERR_REFUSED for a query of death; the block stays the caller's on failure.
+ */
 enum err_code sched_submit(struct sched *s, struct infer *r, struct err *e) MUST_USE;
 /* The owner goes away: no done() will come. */
 void sched_cancel(struct infer *r);
@@ -81,7 +86,8 @@ void sched_cancel(struct infer *r);
 struct sched *sched_new(struct shard *shard, struct sched_shared *shared);
 /* A new engine for this instance. Attaches; on failure the instance stays down here. */
 enum err_code sched_attach(struct sched *s, unsigned instance, struct engine *g, struct err *e) MUST_USE;
-/* No more submits (the router has forgotten the version). What waits may finish; drained(ctx) is called once nothing is left, maybe at once: then sched_free. */
+/* No more submits (the router has forgotten the version). What waits may finish; drained(ctx) is called once nothing is
+ * left, maybe at once: then sched_free. */
 void sched_drain(struct sched *s, void (*drained)(void *ctx), void *ctx);
 /* Stops waiting: what still waits is answered with moved. What runs comes back when its engine is closed. */
 void sched_abandon(struct sched *s);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A shard: one connection thread's share of the inference room. It owns a loop and, for every version that is loaded, the
- * scheduler of that version on this thread. Versions are found by slot, a small number that a loaded version keeps until it is unloaded.
+/* A shard: one connection thread's share of the inference room. It owns a loop and, for every version that is loaded,
+ * the scheduler of that version on this thread. Versions are found by slot, a small number that a loaded version keeps
+ * until it is unloaded.
  *
  * Thread: the shard's own. Other threads post tasks to its loop. */
 #ifndef WEIR_INFERENCE_SHARD_H

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Tensors, described: dtype, shape, and where the bytes lie in a window. The description never holds a pointer, so that the same
- * bytes mean the same in the server, in a worker process and on the wire.
+/* Tensors, described: dtype, shape, and where the bytes lie in a window. The description never holds a pointer, so that
+ * the same bytes mean the same in the server, in a worker process and on the wire.
  *
- * Layout of the bytes: little-endian, row-major, no padding; BOOL one byte; FP16 and BF16 two; BYTES: for each element a
- * 4-byte little-endian length, then its bytes (Open Inference Protocol, binary tensor extension).
+ * Layout of the bytes: little-endian, row-major, no padding; BOOL one byte; FP16 and BF16 two; BYTES: for each element
+ * a 4-byte little-endian length, then its bytes (Open Inference Protocol, binary tensor extension).
  *
  * Thread: any; pure functions. */
 #ifndef WEIR_INFERENCE_TENSOR_H
@@ -13,9 +13,12 @@
 #include "base/err.h"
 
 /*   name, bytes an element (0: variable) */
-#define DTYPE_MAP(X) \
-    X(BOOL, 1) X(UINT8, 1) X(UINT16, 2) X(UINT32, 4) X(UINT64, 8) X(INT8, 1) X(INT16, 2) X(INT32, 4) X(INT64, 8) \
-    X(FP16, 2) X(BF16, 2) X(FP32, 4) X(FP64, 8) X(BYTES, 0)
+/* clang-format off */
+#define DTYPE_MAP(X)                                                                                             \
+    X(BOOL, 1)                                                                                                   \
+    X(UINT8, 1) X(UINT16, 2) X(UINT32, 4) X(UINT64, 8) X(INT8, 1) X(INT16, 2) X(INT32, 4) X(INT64, 8) X(FP16, 2) \
+        X(BF16, 2) X(FP32, 4) X(FP64, 8) X(BYTES, 0)
+/* clang-format on */
 
 enum dtype {
     DTYPE_NONE,
@@ -30,18 +33,18 @@ enum dtype dtype_parse(struct str s); /* DTYPE_NONE if unknown */
 uint32_t dtype_size(enum dtype t);    /* bytes an element; 0 for BYTES */
 
 #define TENSOR_RANK_MAX 8
-#define TENSORS_MAX 1024        /* inputs of a model, outputs of a model, tensors of a request */
+#define TENSORS_MAX 1024 /* inputs of a model, outputs of a model, tensors of a request */
 #define TENSOR_DIM_MAX (1ll << 31)
 #define TENSOR_NAME_MAX 255
 
 /* One tensor of one job. 88 bytes, the same in shared memory. */
 struct tensor {
-    uint16_t port;              /* position among the model's inputs (or outputs) */
+    uint16_t port; /* position among the model's inputs (or outputs) */
     uint8_t dtype;
     uint8_t rank;
-    uint32_t reserved;          /* 0 */
+    uint32_t reserved; /* 0 */
     int64_t dim[TENSOR_RANK_MAX];
-    uint64_t off, len;          /* bytes within the window */
+    uint64_t off, len; /* bytes within the window */
 };
 _Static_assert(sizeof(struct tensor) == 88, "shared layout");
 
@@ -53,14 +56,14 @@ struct tensor_info {
 };
 
 struct model_info {
-    char platform[32];          /* "onnxruntime_onnx" */
-    char runtime[64];           /* "ONNX Runtime 1.30.0" */
+    char platform[32]; /* "onnxruntime_onnx" */
+    char runtime[64];  /* "ONNX Runtime 1.30.0" */
     uint32_t n_in, n_out;
     struct tensor_info *in, *out; /* heap */
-    bool joins;                 /* requests may be joined along dimension 0 (checked at warm-up: rows do not influence each other) */
-    uint32_t batch_max;         /* most rows in one run; 1 if not joins */
-    uint64_t warm_ns;           /* one run of batch 1 at the end of the warm-up */
-    uint64_t memory;            /* bytes resident after the warm-up; 0 if unknown */
+    bool joins; /* requests may be joined along dimension 0 (checked at warm-up: rows do not influence each other) */
+    uint32_t batch_max; /* most rows in one run; 1 if not joins */
+    uint64_t warm_ns;   /* one run of batch 1 at the end of the warm-up */
+    uint64_t memory;    /* bytes resident after the warm-up; 0 if unknown */
 };
 void model_info_done(struct model_info *m);
 /* Deep copy; aborts without memory. */
@@ -76,16 +79,17 @@ bool tensor_elements(const int64_t *dim, unsigned rank, uint64_t *n);
 bool tensor_fits(const struct tensor_info *info, const int64_t *dim, unsigned rank);
 /* "[1,16]" */
 void shape_text(char *out, size_t cap, const int64_t *dim, unsigned rank);
-/* Walks BYTES data: false unless exactly n elements fill len. Safe against memory that changes meanwhile (each length is read once). */
+/* Walks BYTES data: false unless exactly n elements fill len. Safe against memory that changes meanwhile (each length
+ * is read once). */
 bool bytes_check(const uint8_t *p, uint64_t len, uint64_t n);
 
 /* What a job looks like in the input window: this header, the input tensors, then the wanted outputs' ports. */
 struct job_block {
     uint32_t n_in, n_out;
-    uint64_t rows;              /* dim 0 of every input, if they are all equal and the rank is > 0; else 0 */
-    uint64_t fingerprint;       /* hash of the inputs; 0: not computed */
+    uint64_t rows;        /* dim 0 of every input, if they are all equal and the rank is > 0; else 0 */
+    uint64_t fingerprint; /* hash of the inputs; 0: not computed */
     uint64_t reserved;
-    struct tensor in[];         /* n_in; then uint16_t want[n_out] */
+    struct tensor in[]; /* n_in; then uint16_t want[n_out] */
 };
 static inline uint16_t *job_block_want(const struct job_block *b)
 {

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Windows: a memfd (or private memory) and a buddy allocator a part.
  *
- * The books are outside the window, so nothing that a worker might write can confuse them. Each part keeps, for every 512-byte
- * unit, the order of the block that begins there (or NONE) and the links of its free list. The arrays are mapped lazily: a
- * part that was never busy costs a few pages. */
+ * The books are outside the window, so nothing that a worker might write can confuse them. Each part keeps, for every
+ * 512-byte unit, the order of the block that begins there (or NONE) and the links of its free list. The arrays are
+ * mapped lazily: a part that was never busy costs a few pages. */
 #include "inference/window.h"
 
 #include <errno.h>
@@ -93,7 +93,8 @@ static enum err_code memory_open(struct window *w, const char *name, bool shared
         flags = MAP_SHARED | MAP_NORESERVE;
         w->fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
         if (w->fd < 0 || ftruncate(w->fd, (off_t)w->size) != 0) {
-            return err_sys(e, ERR_UNAVAILABLE, "can not make a shared window of %llu bytes", (unsigned long long)w->size);
+            return err_sys(e, ERR_UNAVAILABLE, "can not make a shared window of %llu bytes",
+                           (unsigned long long)w->size);
         }
     }
     w->base = mmap(NULL, w->size, PROT_READ | PROT_WRITE, flags, w->fd, 0);
@@ -107,7 +108,8 @@ static enum err_code memory_open(struct window *w, const char *name, bool shared
     return ERR_OK;
 }
 
-enum err_code window_new(struct window **out, const char *name, uint64_t part_bytes, unsigned parts, bool shared, struct err *e)
+enum err_code window_new(struct window **out, const char *name, uint64_t part_bytes, unsigned parts, bool shared,
+                         struct err *e)
 {
     struct window *w = xcalloc(1, sizeof(*w) + parts * sizeof(w->part[0]));
 

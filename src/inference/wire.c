@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The rings of the exchange. Publication is a release store of an index, reading it an acquire load; between "I sleep" and the
- * last look at the ring stands a full fence on both sides, so that a bell is never missed. */
+/* The rings of the exchange. Publication is a release store of an index, reading it an acquire load; between "I sleep"
+ * and the last look at the ring stands a full fence on both sides, so that a bell is never missed. */
 #include "inference/wire.h"
 
 #include <unistd.h>
@@ -37,17 +37,16 @@ void wire_server_init(struct wire_server *s, void *exchange, unsigned ports, uns
     struct wire_exchange *x = exchange;
 
     *s = (struct wire_server){.x = x,
-        .p = &x->port[i],
-        .out = (const uint8_t *)exchange + wire_out(ports, i, out_bytes),
-        .out_bytes = ALIGN_UP(out_bytes, PAGE),
-        .head = atomic_load(&x->port[i].submit_head),
-        .tail = atomic_load(&x->port[i].done_tail),
-        .bell = bell};
+                              .p = &x->port[i],
+                              .out = (const uint8_t *)exchange + wire_out(ports, i, out_bytes),
+                              .out_bytes = ALIGN_UP(out_bytes, PAGE),
+                              .bell = bell}; /* from zero: what stands in the exchange may be a lie already */
 }
 
 bool wire_submit(struct wire_server *s, const struct wire_submit *m)
 {
-    /* What is not completed is still in flight, so done_tail bounds the ring: a lying submit_tail can not make us overwrite. */
+    /* What is not completed is still in flight, so done_tail bounds the ring: a lying submit_tail can not make us
+     * overwrite. */
     if (s->head - s->tail >= WIRE_SLOTS) {
         return false;
     }
@@ -108,10 +107,10 @@ void wire_worker_init(struct wire_worker *w, void *exchange, unsigned ports, uns
     struct wire_exchange *x = exchange;
 
     *w = (struct wire_worker){.x = x,
-        .p = &x->port[i],
-        .out = (uint8_t *)exchange + wire_out(ports, i, out_bytes),
-        .out_bytes = ALIGN_UP(out_bytes, PAGE),
-        .bell = bell};
+                              .p = &x->port[i],
+                              .out = (uint8_t *)exchange + wire_out(ports, i, out_bytes),
+                              .out_bytes = ALIGN_UP(out_bytes, PAGE),
+                              .bell = bell};
 }
 
 bool wire_take(struct wire_worker *w, struct wire_submit *out)

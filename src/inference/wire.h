@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The wire between the server and a worker process: a control socket and an exchange in shared memory.
  *
- * Control (SOCK_SEQPACKET, a message a packet): OPEN and CLOSE go down, READY and GONE come up; OPEN carries the descriptors.
+ * Control (SOCK_SEQPACKET, a message a packet): OPEN and CLOSE go down, READY and GONE come up; OPEN carries the
+ * descriptors.
  *
- * The exchange is one sealed memfd an instance. For every port (a connection thread of the server) it holds a submit ring, a
- * completion ring, each with one producer and one consumer, and an output space that the worker fills. Doorbells are eventfds with
- * a flag: a producer rings only when the consumer said that it is going to sleep. So a busy pair exchanges no system call.
+ * The exchange is one sealed memfd an instance. For every port (a connection thread of the server) it holds a submit
+ * ring, a completion ring, each with one producer and one consumer, and an output space that the worker fills.
+ * Doorbells are eventfds with a flag: a producer rings only when the consumer said that it is going to sleep. So a busy
+ * pair exchanges no system call.
  *
- * Trust: the server trusts nothing in the exchange. It keeps its own copies of the indexes that it advances, reads a slot
- * into local memory first and checks it there. The worker trusts the server.
+ * Trust: the server trusts nothing in the exchange. It keeps its own copies of the indexes that it advances, reads a
+ * slot into local memory first and checks it there. The worker trusts the server.
  *
  * Thread: each ring end by one thread. Indexes count up for ever; slot = index % WIRE_SLOTS. */
 #ifndef WEIR_INFERENCE_WIRE_H
@@ -25,7 +27,8 @@
 
 /* ---- control messages ---- */
 enum wire_type { WIRE_OPEN = 1, WIRE_READY, WIRE_GONE, WIRE_CLOSE };
-/* OPEN's descriptors, in this order: input window, exchange, folder of the version, the executor's bell, then a bell a port. */
+/* OPEN's descriptors, in this order: input window, exchange, folder of the version, the executor's bell, then a bell a
+ * port. */
 #define WIRE_OPEN_FDS 4
 #define WIRE_PORTS_MAX 64
 struct wire_open {
@@ -58,8 +61,8 @@ struct wire_submit { /* 40 bytes used */
 };
 struct wire_done {
     uint64_t id;
-    uint64_t off, len;     /* in the port's output space: struct tensor[n_out], then data; or the error's text */
-    uint64_t release;      /* output index to hand back when the server has read it */
+    uint64_t off, len; /* in the port's output space: struct tensor[n_out], then data; or the error's text */
+    uint64_t release;  /* output index to hand back when the server has read it */
     uint64_t wait_ns, compute_ns;
     uint32_t code, n_out, joined, reserved;
 };
@@ -81,10 +84,11 @@ struct wire_running { /* what the executor is computing now */
 };
 struct wire_exchange {
     uint32_t magic, version;
-    _Alignas(64) _Atomic uint32_t worker_sleeps; /* worker's flag: ring the executor's bell when you submit or release */
-    _Alignas(64) _Atomic uint64_t pulse;         /* worker's control loop, once a second: the process is alive */
-    _Atomic uint64_t progress;                   /* executor: runs finished */
-    _Atomic uint32_t n_running;                  /* 0: idle */
+    _Alignas(64) _Atomic uint32_t
+        worker_sleeps;                   /* worker's flag: ring the executor's bell when you submit or release */
+    _Alignas(64) _Atomic uint64_t pulse; /* worker's control loop, once a second: the process is alive */
+    _Atomic uint64_t progress;           /* executor: runs finished */
+    _Atomic uint32_t n_running;          /* 0: idle */
     struct wire_running running[WIRE_RUNNING_MAX];
     struct wire_port port[];
 };
@@ -98,10 +102,10 @@ uint64_t wire_out(unsigned ports, unsigned i, uint64_t out_bytes);
 struct wire_server {
     struct wire_exchange *x;
     struct wire_port *p;
-    const uint8_t *out;          /* the port's output space */
+    const uint8_t *out; /* the port's output space */
     uint64_t out_bytes;
     uint64_t head, tail, released; /* our own copies */
-    int bell;                    /* the executor's */
+    int bell;                      /* the executor's */
 };
 void wire_server_init(struct wire_server *s, void *exchange, unsigned ports, unsigned i, uint64_t out_bytes, int bell);
 /* False: the ring is full. Not yet visible to the worker: wire_publish. */
@@ -121,15 +125,15 @@ struct wire_worker {
     struct wire_port *p;
     uint8_t *out;
     uint64_t out_bytes;
-    uint64_t tail, head;         /* submit tail, done head */
-    uint64_t out_head;           /* output index: counts up, skips at the end of the space */
-    uint64_t floor;              /* where it last began anew with everything free */
-    int bell;                    /* the port's thread's */
+    uint64_t tail, head; /* submit tail, done head */
+    uint64_t out_head;   /* output index: counts up, skips at the end of the space */
+    uint64_t floor;      /* where it last began anew with everything free */
+    int bell;            /* the port's thread's */
 };
 void wire_worker_init(struct wire_worker *w, void *exchange, unsigned ports, unsigned i, uint64_t out_bytes, int bell);
 bool wire_take(struct wire_worker *w, struct wire_submit *out);
-/* A continuous stretch of the output space, 64-byte aligned, NULL when the server has not handed back enough yet. *release: what the completion must say.
- * Bytes above wire_out_most() never fit. */
+/* A continuous stretch of the output space, 64-byte aligned, NULL when the server has not handed back enough yet.
+ * *release: what the completion must say. Bytes above wire_out_most() never fit. */
 uint8_t *wire_space(struct wire_worker *w, uint64_t bytes, uint64_t *off, uint64_t *release);
 uint64_t wire_out_most(const struct wire_worker *w);
 /* False: the completion ring is full (the server is slow). Rings at wire_worker_flush. */

@@ -65,7 +65,8 @@ static const char *const sql_texts[SQL_COUNT] = {
         "reason = excluded.reason, evidence = excluded.evidence",
     [SQL_ADD_HISTORY] =
         "INSERT INTO history (at_ms, model, version, kind, actor, text) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-    [SQL_MODELS] = "SELECT name, family, IFNULL(stable, 0), IFNULL(previous, 0), created_ms FROM model ORDER BY name",
+    [SQL_MODELS] =
+        "SELECT name, family, IFNULL(stable, 0), IFNULL(previous, 0), created_ms FROM model ORDER BY created_ms, name",
     [SQL_VERSIONS] = "SELECT model, number, digest, backend, bytes, created_ms FROM version ORDER BY model, number",
     [SQL_ROLLOUTS] = "SELECT id, model, IFNULL(stable, 0), IFNULL(canary, 0), share_bp, state, started_ms, ended_ms, "
                      "reason, evidence "

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The worker process: `weir worker`, exec'd by the server, speaking on descriptor 3.
  *
- * Its life: receive OPEN and the descriptors; load the runtime's library; close the sandbox; only then touch the model. The main
- * thread runs a loop (control messages, a pulse, the backend's ready and gone); when the backend is ready an executor thread
- * (executor.c) pulls jobs from all ports. The process ends when the server says CLOSE, when the socket closes, or by the kernel when the
- * server dies. */
+ * Its life: receive OPEN and the descriptors; load the runtime's library; close the sandbox; only then touch the model.
+ * The main thread runs a loop (control messages, a pulse, the backend's ready and gone); when the backend is ready an
+ * executor thread (executor.c) pulls jobs from all ports. The process ends when the server says CLOSE, when the socket
+ * closes, or by the kernel when the server dies. */
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -56,7 +56,8 @@ static enum err_code receive_open(struct child *c, struct err *e)
         char bytes[CMSG_SPACE(sizeof(c->fds))];
     } control;
     struct iovec iov = {&c->open, sizeof(c->open)};
-    struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof(control)};
+    struct msghdr msg = {
+        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof(control)};
     ssize_t n;
     struct cmsghdr *h;
 
@@ -64,9 +65,11 @@ static enum err_code receive_open(struct child *c, struct err *e)
         n = recvmsg(CONTROL_FD, &msg, MSG_CMSG_CLOEXEC);
     } while (n < 0 && errno == EINTR);
     h = n == (ssize_t)sizeof(c->open) ? CMSG_FIRSTHDR(&msg) : NULL;
-    if (!h || h->cmsg_type != SCM_RIGHTS || c->open.magic != WIRE_MAGIC || c->open.version != WIRE_VERSION || c->open.type != WIRE_OPEN ||
-        c->open.ports == 0 || c->open.ports > WIRE_PORTS_MAX || h->cmsg_len != CMSG_LEN(sizeof(int) * (WIRE_OPEN_FDS + c->open.ports))) {
-        return err_set(e, ERR_INTERNAL, "a worker is started by the server, with a control socket of its version as descriptor 3");
+    if (!h || h->cmsg_type != SCM_RIGHTS || c->open.magic != WIRE_MAGIC || c->open.version != WIRE_VERSION ||
+        c->open.type != WIRE_OPEN || c->open.ports == 0 || c->open.ports > WIRE_PORTS_MAX ||
+        h->cmsg_len != CMSG_LEN(sizeof(int) * (WIRE_OPEN_FDS + c->open.ports))) {
+        return err_set(e, ERR_INTERNAL,
+                       "a worker is started by the server, with a control socket of its version as descriptor 3");
     }
     memcpy(c->fds, CMSG_DATA(h), sizeof(int) * (WIRE_OPEN_FDS + c->open.ports));
     c->x = mmap(NULL, c->open.exchange_size, PROT_READ | PROT_WRITE, MAP_SHARED, c->fds[1], 0);
@@ -77,7 +80,8 @@ static enum err_code receive_open(struct child *c, struct err *e)
     return window_map(&c->in, c->fds[0], c->open.in_size, e);
 }
 
-/* The server is to be the last one that the kernel kills for memory; a core file of a model's process would hold clients' data. */
+/* The server is to be the last one that the kernel kills for memory; a core file of a model's process would hold
+ * clients' data. */
 static void limits(void)
 {
     struct rlimit none = {0, 0}, files = {256, 256};
@@ -112,7 +116,8 @@ static void on_control(struct watch *w, uint32_t events)
         return;
     }
     c->status = n == 0 || (n == (ssize_t)sizeof(m) && m.type == WIRE_CLOSE) ? 0 : 1;
-    /* Whatever the executor is computing, nobody waits for it: the server closes after its ports are idle, or is gone. */
+    /* Whatever the executor is computing, nobody waits for it: the server closes after its ports are idle, or is gone.
+     */
     _exit(c->status);
 }
 
@@ -126,13 +131,15 @@ static void on_ready(void *ctx, struct engine *g, const struct model_info *info)
     buf_init(&b, c->open.out_bytes);
     model_info_encode(&b, info);
     if (b.over) {
-        err_set(&e, ERR_REFUSED, "the model's inputs and outputs need more than %llu bytes to describe", (unsigned long long)c->open.out_bytes);
+        err_set(&e, ERR_REFUSED, "the model's inputs and outputs need more than %llu bytes to describe",
+                (unsigned long long)c->open.out_bytes);
         goto fail;
     }
     memcpy((uint8_t *)c->x + wire_out(c->open.ports, 0, c->open.out_bytes), b.p, b.n);
     m.info_bytes = (uint32_t)b.n;
     buf_done(&b);
-    if (executor_start(&c->executor, g, c->x, c->in, c->open.ports, c->open.out_bytes, c->fds[3], c->fds + WIRE_OPEN_FDS, info, &e) != ERR_OK) {
+    if (executor_start(&c->executor, g, c->x, c->in, c->open.ports, c->open.out_bytes, c->fds[3],
+                       c->fds + WIRE_OPEN_FDS, info, &e) != ERR_OK) {
         goto fail;
     }
     if (send(CONTROL_FD, &m, sizeof(m), MSG_NOSIGNAL) != (ssize_t)sizeof(m)) {
@@ -158,15 +165,15 @@ static enum err_code run(struct child *c, const struct worker_backend *b, struct
 {
     struct engine_host host = {.on = &events, .ctx = c};
     struct engine_spec spec = {.name = c->open.name,
-        .backend = c->open.backend,
-        .dirfd = c->fds[2],
-        .library = c->open.library[0] ? c->open.library : NULL,
-        .ports = 1,
-        .threads = c->open.threads,
-        .batch_max = c->open.batch_max,
-        .run_max_us = c->open.run_max_us,
-        .in = c->in,
-        .out_bytes = c->open.out_bytes};
+                               .backend = c->open.backend,
+                               .dirfd = c->fds[2],
+                               .library = c->open.library[0] ? c->open.library : NULL,
+                               .ports = 1,
+                               .threads = c->open.threads,
+                               .batch_max = c->open.batch_max,
+                               .run_max_us = c->open.run_max_us,
+                               .in = c->in,
+                               .out_bytes = c->open.out_bytes};
     bool weak;
 
     if (b->preload && b->preload(spec.library, e) != ERR_OK) {

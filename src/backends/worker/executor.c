@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Pull, run, complete.
  *
- * A round is what runs together: the oldest job, and if it is no solo job and the model joins, what else waits up to the batch limit. The
- * backend calls space() once a job before it writes outputs: the stretch begins with the table of tensors, so that one
- * completion slot names both. When the output space is used up the executor lets the server read what is finished and waits for it to
- * hand space back. */
+ * A round is what runs together: the oldest job, and if it is no solo job and the model joins, what else waits up to
+ * the batch limit. The backend calls space() once a job before it writes outputs: the stretch begins with the table of
+ * tensors, so that one completion slot names both. When the output space is used up the executor lets the server read
+ * what is finished and waits for it to hand space back. */
 #include "backends/worker/executor.h"
 
 #include <errno.h>
@@ -22,7 +22,7 @@ struct running {
     struct wire_submit m;
     unsigned port;
     uint64_t pulled_ns;
-    uint8_t *at;            /* its stretch of output space, or NULL */
+    uint8_t *at; /* its stretch of output space, or NULL */
     uint64_t off, bytes, release;
 };
 
@@ -35,7 +35,7 @@ struct executor {
     unsigned ports, turn;
     int bell;
     struct wire_worker *wire;
-    struct running held;    /* pulled, but not of this round */
+    struct running held; /* pulled, but not of this round */
     bool has_held;
     struct running round[ROUND_MAX];
     unsigned n;
@@ -88,7 +88,11 @@ static void on_done(void *ctx, uint64_t id, const struct job_result *res)
 {
     struct executor *x = ctx;
     struct running *r = &x->round[id];
-    struct wire_done d = {.id = r->m.id, .wait_ns = clock_ns() - r->pulled_ns, .compute_ns = res->compute_ns, .code = (uint32_t)res->err.code, .joined = res->joined};
+    struct wire_done d = {.id = r->m.id,
+                          .wait_ns = clock_ns() - r->pulled_ns,
+                          .compute_ns = res->compute_ns,
+                          .code = (uint32_t)res->err.code,
+                          .joined = res->joined};
     const void *head = res->out;
     uint64_t head_bytes = res->n_out * sizeof(struct tensor);
 
@@ -183,11 +187,12 @@ static bool anything(struct executor *x)
 
 static void wait_for_bell(struct executor *x)
 {
+    struct pollfd p = {.fd = x->bell, .events = POLLIN};
     uint64_t n;
 
     atomic_store_explicit(&x->x->worker_sleeps, 1, memory_order_relaxed);
     atomic_thread_fence(memory_order_seq_cst);
-    if (!anything(x) && read(x->bell, &n, sizeof(n)) < 0 && errno != EINTR) {
+    if (!anything(x) && poll(&p, 1, -1) > 0 && read(x->bell, &n, sizeof(n)) < 0 && errno != EAGAIN) {
         _exit(1);
     }
     atomic_store_explicit(&x->x->worker_sleeps, 0, memory_order_relaxed);
@@ -237,8 +242,9 @@ static void *executor_thread(void *arg)
     return NULL;
 }
 
-enum err_code executor_start(struct executor **out, struct engine *g, struct wire_exchange *ex, struct window *in, unsigned ports, uint64_t out_bytes, int bell,
-    const int *bells, const struct model_info *info, struct err *e)
+enum err_code executor_start(struct executor **out, struct engine *g, struct wire_exchange *ex, struct window *in,
+                             unsigned ports, uint64_t out_bytes, int bell, const int *bells,
+                             const struct model_info *info, struct err *e)
 {
     struct executor *x = xcalloc(1, sizeof(*x));
     pthread_t thread;

@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A connection thread's port to a worker process.
  *
- * Jobs travel under a ticket (slot and generation), not under the host's id, so that whatever a worker writes back is either
- * a ticket that is open or a breach of the protocol, for which it is killed. Everything read from the exchange is copied first and
- * checked then.
+ * Jobs travel under a ticket (slot and generation), not under the host's id, so that whatever a worker writes back is
+ * either a ticket that is open or a breach of the protocol, for which it is killed. Everything read from the exchange
+ * is copied first and checked then.
  *
  * While jobs are open the port looks at its ring before the loop sleeps, and arms the bell only when there is nothing.
  *
  * Thread: the port's loop. */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <unistd.h>
@@ -19,8 +20,8 @@
 #define TICKETS WIRE_SLOTS
 
 struct ticket {
-    uint64_t id;        /* the host's */
-    uint64_t seq;       /* the how-manyeth submit of this port */
+    uint64_t id;  /* the host's */
+    uint64_t seq; /* the how-manyeth submit of this port */
     uint64_t deadline_us;
     uint32_t gen;
     bool open;
@@ -32,6 +33,7 @@ struct worker_port {
     struct port_host host;
     struct wire_server wire;
     struct watch bell, death;
+    int pidfd; /* our own copy: a loop takes a descriptor once, and ports may share one */
     struct sleeper sleeper;
     struct hook down;
     struct ticket tickets[TICKETS];
@@ -72,7 +74,8 @@ static bool read_tensors(struct worker_port *p, const struct wire_done *d)
         uint64_t n, bytes;
 
         if (t->port >= info->n_out || t->dtype != info->out[t->port].dtype || t->rank > TENSOR_RANK_MAX ||
-            !tensor_elements(t->dim, t->rank, &n) || t->off < d->off + table || t->off > d->off + d->len || t->len > d->off + d->len - t->off) {
+            !tensor_elements(t->dim, t->rank, &n) || t->off % MAX(dtype_size(t->dtype), 1u) != 0 ||
+            t->off < d->off + table || t->off > d->off + d->len || t->len > d->off + d->len - t->off) {
             return false;
         }
         if (dtype_size(t->dtype) != 0 && (!ck_mul(n, dtype_size(t->dtype), &bytes) || bytes != t->len)) {
@@ -104,7 +107,8 @@ static void give_back(struct worker_port *p, unsigned slot, const struct wire_do
         }
         memcpy(text, p->wire.out + d->off, n);
         text[n] = '\0';
-        err_set(&r.err, d->code < ERR_COUNT_ ? (enum err_code)d->code : ERR_INTERNAL, "%s", text);
+        err_set(&r.err, d->code < ERR_COUNT_ ? (enum err_code)d->code : ERR_INTERNAL, "%s",
+                text[0] ? text : "the worker gave no reason");
     }
     ticket_close(p, slot);
     p->host.on->done(p->host.ctx, id, &r);
@@ -119,7 +123,8 @@ static bool collect(struct worker_port *p)
     for (unsigned i = 0; i < WIRE_SLOTS && still_open(p) && wire_next(&p->wire, &d); i++) {
         unsigned slot = (unsigned)(d.id % TICKETS);
 
-        if (!p->tickets[slot].open || p->tickets[slot].gen != (uint32_t)(d.id / TICKETS) || (d.code == ERR_OK && !read_tensors(p, &d))) {
+        if (!p->tickets[slot].open || p->tickets[slot].gen != (uint32_t)(d.id / TICKETS) ||
+            (d.code == ERR_OK && !read_tensors(p, &d))) {
             worker_condemn(p->w, "it broke the protocol (completion)");
             break;
         }
@@ -225,7 +230,14 @@ enum err_code worker_port_attach(struct engine *g, const struct port_host *host,
     p->n_free = TICKETS;
     p->seq = p->wire.head;
     p->out = xcalloc(MAX(w->info.n_out, 1u), sizeof(p->out[0]));
-    if (loop_add(host->loop, &p->bell, w->bells[host->index], EPOLLIN, e) != ERR_OK || loop_add(host->loop, &p->death, w->pidfd, EPOLLIN, e) != ERR_OK) {
+    p->pidfd = fcntl(w->pidfd, F_DUPFD_CLOEXEC, 0);
+    if (p->pidfd < 0) {
+        err_sys(e, ERR_UNAVAILABLE, "no descriptor left to watch a worker");
+        worker_port_detach(&p->base);
+        return ERR_UNAVAILABLE;
+    }
+    if (loop_add(host->loop, &p->bell, w->bells[host->index], EPOLLIN, e) != ERR_OK ||
+        loop_add(host->loop, &p->death, p->pidfd, EPOLLIN, e) != ERR_OK) {
         worker_port_detach(&p->base);
         return e ? e->code : ERR_INTERNAL;
     }
@@ -243,11 +255,12 @@ void worker_port_detach(struct port *base)
     loop_del(p->host.loop, &p->death);
     sleeper_del(p->host.loop, &p->sleeper);
     loop_undefer(p->host.loop, &p->down);
+    if (p->pidfd >= 0) {
+        close(p->pidfd);
+    }
     free(p->out);
     free(p);
-    if (atomic_fetch_sub(&w->n_ports, 1) == 1 && atomic_exchange(&w->reap_wanted, false)) {
-        loop_post(w->host.loop, &w->reap);
-    }
+    worker_let_go(w);
 }
 
 enum err_code worker_port_submit(struct port *base, const struct job *j, struct err *e)
@@ -257,11 +270,15 @@ enum err_code worker_port_submit(struct port *base, const struct job *j, struct 
     unsigned slot;
 
     if (p->dead || p->n_free == 0) {
-        return err_set(e, ERR_UNAVAILABLE, p->dead ? "the worker of %s is down" : "the worker of %s has all it can hold", p->w->name);
+        return err_set(e, ERR_UNAVAILABLE,
+                       p->dead ? "the worker of %s is down" : "the worker of %s has all it can hold", p->w->name);
     }
     slot = p->free[p->n_free - 1];
     t = &p->tickets[slot];
-    struct wire_submit m = {.id = (uint64_t)(t->gen + 1) * TICKETS + slot, .deadline_us = j->deadline_us, .block = j->block, .flags = j->flags};
+    struct wire_submit m = {.id = (uint64_t)(t->gen + 1) * TICKETS + slot,
+                            .deadline_us = j->deadline_us,
+                            .block = j->block,
+                            .flags = j->flags};
     if (!wire_submit(&p->wire, &m)) {
         return err_set(e, ERR_UNAVAILABLE, "the worker of %s has all it can hold", p->w->name);
     }
@@ -284,7 +301,8 @@ void worker_port_cancel(struct port *base, uint64_t id)
 {
     struct worker_port *p = CONTAINER_OF(base, struct worker_port, base);
 
-    /* A run can not be stopped half way; a client's leaving is not worth a message. What matters is a run that does not end. */
+    /* A run can not be stopped half way; a client's leaving is not worth a message. What matters is a run that does not
+     * end. */
     for (unsigned i = 0; i < TICKETS; i++) {
         if (p->tickets[i].open && p->tickets[i].id == id && clock_us() > p->tickets[i].deadline_us) {
             atomic_store(&p->w->overdue, true);

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Landlock and seccomp for worker processes.
  *
- * The list of system calls is what a computing library with threads needs after its libraries are loaded: memory, futexes, clocks,
- * reading files (opening for writing is refused by its flags), the descriptors that it has. Everything else answers EPERM, so
- * that a library that probes for a feature goes on without it; clone3 answers ENOSYS, so that the C library falls back to clone,
- * whose flags can be checked: threads, no processes. */
+ * The list of system calls is what a computing library with threads needs after its libraries are loaded: memory,
+ * futexes, clocks, reading files (opening for writing is refused by its flags), the descriptors that it has. Everything
+ * else answers EPERM, so that a library that probes for a feature goes on without it; clone3 answers ENOSYS, so that
+ * the C library falls back to clone, whose flags can be checked: threads, no processes. */
 #include "backends/worker/sandbox.h"
 
 #include <errno.h>
@@ -35,19 +35,22 @@ int sandbox_landlock_abi(void)
 
 static void allow(int ruleset, int fd, bool folder)
 {
-    struct landlock_path_beneath_attr rule = {.parent_fd = fd,
-        .allowed_access = LANDLOCK_ACCESS_FS_READ_FILE | (folder ? LANDLOCK_ACCESS_FS_READ_DIR : 0)};
+    struct landlock_path_beneath_attr rule = {
+        .parent_fd = fd, .allowed_access = LANDLOCK_ACCESS_FS_READ_FILE | (folder ? LANDLOCK_ACCESS_FS_READ_DIR : 0)};
 
     if (fd >= 0) {
         syscall(SYS_landlock_add_rule, ruleset, LANDLOCK_RULE_PATH_BENEATH, &rule, 0);
     }
 }
 
-/* Read-only things of the system that runtimes look at: locales and time zones, the processor's topology, this process's own size. */
+/* Read-only things of the system that runtimes look at: locales and time zones, the processor's topology, this
+ * process's own size. */
 static void allow_system(int ruleset)
 {
-    static const char *const paths[] = {"/usr/lib/locale", "/usr/share/locale", "/usr/share/zoneinfo", "/usr/lib/x86_64-linux-gnu/gconv",
-        "/etc/localtime", "/sys/devices/system/cpu", "/proc/cpuinfo", "/proc/meminfo", "/proc/self/statm", "/proc/self/status", "/proc/self/maps"};
+    static const char *const paths[] = {
+        "/usr/lib/locale",  "/usr/share/locale",       "/usr/share/zoneinfo", "/usr/lib/x86_64-linux-gnu/gconv",
+        "/etc/localtime",   "/sys/devices/system/cpu", "/proc/cpuinfo",       "/proc/meminfo",
+        "/proc/self/statm", "/proc/self/status",       "/proc/self/maps"};
 
     for (size_t i = 0; i < COUNT_OF(paths); i++) {
         int fd = open(paths[i], O_PATH | O_CLOEXEC);
@@ -94,20 +97,94 @@ static enum err_code landlock_enter(int abi, int dirfd, struct err *e)
     return ERR_OK;
 }
 
-static const int plain_calls[] = {SCMP_SYS(brk), SCMP_SYS(mmap), SCMP_SYS(munmap), SCMP_SYS(mremap), SCMP_SYS(mprotect), SCMP_SYS(madvise),
-    SCMP_SYS(mincore), SCMP_SYS(futex), SCMP_SYS(futex_waitv), SCMP_SYS(set_robust_list), SCMP_SYS(get_robust_list), SCMP_SYS(rseq),
-    SCMP_SYS(set_tid_address), SCMP_SYS(gettid), SCMP_SYS(getpid), SCMP_SYS(getppid), SCMP_SYS(getuid), SCMP_SYS(geteuid), SCMP_SYS(getgid),
-    SCMP_SYS(getegid), SCMP_SYS(sched_yield), SCMP_SYS(sched_getaffinity), SCMP_SYS(sched_setaffinity), SCMP_SYS(sched_getparam),
-    SCMP_SYS(sched_getscheduler), SCMP_SYS(getcpu), SCMP_SYS(clock_gettime), SCMP_SYS(clock_getres), SCMP_SYS(clock_nanosleep), SCMP_SYS(nanosleep),
-    SCMP_SYS(gettimeofday), SCMP_SYS(time), SCMP_SYS(times), SCMP_SYS(getrusage), SCMP_SYS(sysinfo), SCMP_SYS(uname), SCMP_SYS(getrandom),
-    SCMP_SYS(read), SCMP_SYS(readv), SCMP_SYS(pread64), SCMP_SYS(preadv), SCMP_SYS(lseek), SCMP_SYS(close), SCMP_SYS(close_range), SCMP_SYS(dup),
-    SCMP_SYS(fstat), SCMP_SYS(newfstatat), SCMP_SYS(stat), SCMP_SYS(lstat), SCMP_SYS(statx), SCMP_SYS(statfs), SCMP_SYS(fstatfs), SCMP_SYS(access),
-    SCMP_SYS(faccessat), SCMP_SYS(faccessat2), SCMP_SYS(readlink), SCMP_SYS(readlinkat), SCMP_SYS(getcwd), SCMP_SYS(getdents64),
-    SCMP_SYS(fadvise64), SCMP_SYS(write), SCMP_SYS(writev), SCMP_SYS(sendmsg), SCMP_SYS(recvmsg), SCMP_SYS(sendto), SCMP_SYS(recvfrom),
-    SCMP_SYS(poll), SCMP_SYS(ppoll), SCMP_SYS(epoll_wait), SCMP_SYS(epoll_pwait), SCMP_SYS(epoll_pwait2), SCMP_SYS(epoll_ctl),
-    SCMP_SYS(epoll_create1), SCMP_SYS(eventfd2), SCMP_SYS(timerfd_create), SCMP_SYS(timerfd_settime), SCMP_SYS(rt_sigaction),
-    SCMP_SYS(rt_sigprocmask), SCMP_SYS(rt_sigreturn), SCMP_SYS(sigaltstack), SCMP_SYS(exit), SCMP_SYS(exit_group), SCMP_SYS(restart_syscall),
-    SCMP_SYS(membarrier), SCMP_SYS(get_mempolicy), SCMP_SYS(prlimit64), SCMP_SYS(getrlimit)};
+static const int plain_calls[] = {SCMP_SYS(brk),
+                                  SCMP_SYS(mmap),
+                                  SCMP_SYS(munmap),
+                                  SCMP_SYS(mremap),
+                                  SCMP_SYS(mprotect),
+                                  SCMP_SYS(madvise),
+                                  SCMP_SYS(mincore),
+                                  SCMP_SYS(futex),
+                                  SCMP_SYS(futex_waitv),
+                                  SCMP_SYS(set_robust_list),
+                                  SCMP_SYS(get_robust_list),
+                                  SCMP_SYS(rseq),
+                                  SCMP_SYS(set_tid_address),
+                                  SCMP_SYS(gettid),
+                                  SCMP_SYS(getpid),
+                                  SCMP_SYS(getppid),
+                                  SCMP_SYS(getuid),
+                                  SCMP_SYS(geteuid),
+                                  SCMP_SYS(getgid),
+                                  SCMP_SYS(getegid),
+                                  SCMP_SYS(sched_yield),
+                                  SCMP_SYS(sched_getaffinity),
+                                  SCMP_SYS(sched_getparam),
+                                  SCMP_SYS(sched_getscheduler),
+                                  SCMP_SYS(getcpu),
+                                  SCMP_SYS(clock_gettime),
+                                  SCMP_SYS(clock_getres),
+                                  SCMP_SYS(clock_nanosleep),
+                                  SCMP_SYS(nanosleep),
+                                  SCMP_SYS(gettimeofday),
+                                  SCMP_SYS(time),
+                                  SCMP_SYS(times),
+                                  SCMP_SYS(getrusage),
+                                  SCMP_SYS(sysinfo),
+                                  SCMP_SYS(uname),
+                                  SCMP_SYS(getrandom),
+                                  SCMP_SYS(read),
+                                  SCMP_SYS(readv),
+                                  SCMP_SYS(pread64),
+                                  SCMP_SYS(preadv),
+                                  SCMP_SYS(lseek),
+                                  SCMP_SYS(close),
+                                  SCMP_SYS(close_range),
+                                  SCMP_SYS(dup),
+                                  SCMP_SYS(fstat),
+                                  SCMP_SYS(newfstatat),
+                                  SCMP_SYS(stat),
+                                  SCMP_SYS(lstat),
+                                  SCMP_SYS(statx),
+                                  SCMP_SYS(statfs),
+                                  SCMP_SYS(fstatfs),
+                                  SCMP_SYS(access),
+                                  SCMP_SYS(faccessat),
+                                  SCMP_SYS(faccessat2),
+                                  SCMP_SYS(readlink),
+                                  SCMP_SYS(readlinkat),
+                                  SCMP_SYS(getcwd),
+                                  SCMP_SYS(getdents64),
+                                  SCMP_SYS(fadvise64),
+                                  SCMP_SYS(write),
+                                  SCMP_SYS(writev),
+                                  SCMP_SYS(sendmsg),
+                                  SCMP_SYS(recvmsg),
+                                  SCMP_SYS(sendto),
+                                  SCMP_SYS(recvfrom),
+                                  SCMP_SYS(poll),
+                                  SCMP_SYS(ppoll),
+                                  SCMP_SYS(epoll_wait),
+                                  SCMP_SYS(epoll_pwait),
+                                  SCMP_SYS(epoll_pwait2),
+                                  SCMP_SYS(epoll_ctl),
+                                  SCMP_SYS(epoll_create1),
+                                  SCMP_SYS(eventfd2),
+                                  SCMP_SYS(timerfd_create),
+                                  SCMP_SYS(timerfd_settime),
+                                  SCMP_SYS(rt_sigaction),
+                                  SCMP_SYS(rt_sigprocmask),
+                                  SCMP_SYS(rt_sigreturn),
+                                  SCMP_SYS(sigaltstack),
+                                  SCMP_SYS(exit),
+                                  SCMP_SYS(exit_group),
+                                  SCMP_SYS(restart_syscall),
+                                  SCMP_SYS(membarrier),
+                                  SCMP_SYS(get_mempolicy),
+                                  SCMP_SYS(getrlimit)};
+
+/* libseccomp's own macros leave a field out. */
+#pragma GCC diagnostic ignored "-Wmissing-field-initializers"
 
 static int filter_rules(scmp_filter_ctx ctx)
 {
@@ -118,13 +195,16 @@ static int filter_rules(scmp_filter_ctx ctx)
         rc = rc == -EDOM || rc == -EOPNOTSUPP ? 0 : rc; /* a call that this architecture does not have */
     }
     if (rc == 0) { /* opening, for reading only */
-        rc = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(openat), 1, SCMP_A2(SCMP_CMP_MASKED_EQ, O_ACCMODE | O_CREAT | O_TRUNC, O_RDONLY));
+        rc = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(openat), 1,
+                              SCMP_A2(SCMP_CMP_MASKED_EQ, O_ACCMODE | O_CREAT | O_TRUNC, O_RDONLY));
     }
     if (rc == 0) {
-        rc = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(open), 1, SCMP_A1(SCMP_CMP_MASKED_EQ, O_ACCMODE | O_CREAT | O_TRUNC, O_RDONLY));
+        rc = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(open), 1,
+                              SCMP_A1(SCMP_CMP_MASKED_EQ, O_ACCMODE | O_CREAT | O_TRUNC, O_RDONLY));
     }
     if (rc == 0) { /* threads, no processes */
-        rc = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(clone), 1, SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_THREAD, CLONE_THREAD));
+        rc = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(clone), 1,
+                              SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_THREAD, CLONE_THREAD));
     }
     if (rc == 0) {
         rc = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
@@ -135,11 +215,18 @@ static int filter_rules(scmp_filter_ctx ctx)
     if (rc == 0) {
         rc = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(prctl), 1, SCMP_A0(SCMP_CMP_EQ, PR_SET_NAME));
     }
-    if (rc == 0) { /* flags and copies of descriptors that it has; no locks, no leases */
-        rc = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(fcntl), 1, SCMP_A1(SCMP_CMP_LE, F_SETFL));
+    if (rc == 0) { /* copies of descriptors that it has; not F_SETFL, for O_NONBLOCK is the server's too; no locks, no
+                      leases */
+        rc = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(fcntl), 1, SCMP_A1(SCMP_CMP_LE, F_GETFL));
     }
     if (rc == 0) {
         rc = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(fcntl), 1, SCMP_A1(SCMP_CMP_EQ, F_DUPFD_CLOEXEC));
+    }
+    if (rc == 0) { /* its own limits and processors, never another process's */
+        rc = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(prlimit64), 1, SCMP_A0(SCMP_CMP_EQ, 0));
+    }
+    if (rc == 0) {
+        rc = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(sched_setaffinity), 1, SCMP_A0(SCMP_CMP_EQ, 0));
     }
     return rc;
 }
@@ -173,7 +260,9 @@ enum err_code sandbox_enter(int dirfd, bool strict, bool *weak, struct err *e)
         return err_sys(e, ERR_UNAVAILABLE, "the kernel refuses no_new_privs");
     }
     if (abi == 0 && strict) {
-        return err_set(e, ERR_UNAVAILABLE, "this kernel has no Landlock: a worker can not be shut in (Linux 5.13 or newer with landlock among its LSMs)");
+        return err_set(e, ERR_UNAVAILABLE,
+                       "this kernel has no Landlock: a worker can not be shut in (Linux 5.13 or newer with landlock "
+                       "among its LSMs)");
     }
     if (abi > 0 && landlock_enter(abi, dirfd, e) != ERR_OK) {
         return e ? e->code : ERR_UNAVAILABLE;

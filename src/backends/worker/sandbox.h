@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The walls around a worker: what a hostile model can reach when it has taken over the process. Nothing but its own folder and
- * the runtime's read-only files; no write, no socket, no new process, no signal to others.
+/* The walls around a worker: what a hostile model can reach when it has taken over the process. Nothing but its own
+ * folder and the runtime's read-only files; no write, no socket, no new process, no signal to others.
  *
  * Landlock restricts paths (and TCP), seccomp restricts system calls, no_new_privs keeps both from being shed.
  *
@@ -12,8 +12,8 @@
 
 #include "base/err.h"
 
-/* dirfd: the version's folder, readable. ERR_UNAVAILABLE when the kernel has no seccomp, or no Landlock and `strict`. A kernel
- * without Landlock gives a weaker sandbox otherwise; *weak says so. */
+/* dirfd: the version's folder, readable. ERR_UNAVAILABLE when the kernel has no seccomp, or no Landlock and `strict`. A
+ * kernel without Landlock gives a weaker sandbox otherwise; *weak says so. */
 enum err_code sandbox_enter(int dirfd, bool strict, bool *weak, struct err *e) MUST_USE;
 /* Landlock's ABI version on this kernel; 0: none. */
 int sandbox_landlock_abi(void);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The server's side of a worker process: start it, hear of READY and GONE, watch its pulse, see its end.
  *
- * The end is a small protocol of its own. The kernel makes the pidfd readable in every loop; each port gives its jobs back
- * and is detached by its host; the last one out posts `reap`, and only then is the process reaped and gone() told. So
- * nobody's view of the exchange is unmapped under him, and every port can still ask the kernel how the process died.
+ * The end is a small protocol of its own. The kernel makes the pidfd readable in every loop; each port gives its jobs
+ * back and is detached by its host; the last one out posts `reap`, and only then is the process reaped and gone() told.
+ * So nobody's view of the exchange is unmapped under him, and every port can still ask the kernel how the process died.
  *
  * Thread: control, except where worker_priv.h says otherwise. */
 #include <errno.h>
@@ -26,8 +26,10 @@
 #include "base/log.h"
 
 #define PULSE_CHECK_US MILLIS(500)
-#define HANG_US SECONDS(5) /* silence of the whole process, and the least for one run */
+#define HANG_US SECONDS(5)   /* silence of the whole process, and the least for one run */
+#define START_US SECONDS(60) /* for the first sign of life */
 #define CHILD_FD 3
+#define CONTROL_BURST 16
 
 extern char **environ;
 
@@ -59,8 +61,11 @@ bool worker_died_alone(const struct worker *w)
 {
     siginfo_t si = {0};
 
-    if (w->killed) {
+    if (atomic_load(&w->killed)) {
         return true;
+    }
+    if (atomic_load(&w->closing)) {
+        return false; /* it was told to */
     }
     if (waitid(P_PIDFD, (id_t)w->pidfd, &si, WEXITED | WNOHANG | WNOWAIT) != 0 || si.si_pid == 0) {
         return false;
@@ -73,12 +78,21 @@ bool worker_died_alone(const struct worker *w)
 
 void worker_condemn(struct worker *w, const char *why)
 {
+    if (atomic_exchange(&w->killed, true)) {
+        return;
+    }
     log_error("worker", "killing a worker worker=%s pid=%d reason=\"%s\"", w->name, (int)w->pid, why);
-    __atomic_store_n(&w->killed, true, __ATOMIC_RELAXED);
     pidfd_send_signal(w->pidfd, SIGKILL, NULL, 0);
 }
 
 /* ---- the end ---- */
+
+void worker_let_go(struct worker *w)
+{
+    if (atomic_fetch_sub(&w->n_holds, 1) == 1) {
+        loop_post(w->host.loop, &w->reap);
+    }
+}
 
 static void describe_end(struct worker *w)
 {
@@ -100,7 +114,8 @@ static void describe_end(struct worker *w)
     if (si.si_code == CLD_EXITED) {
         err_set(&w->end.err, ERR_UNAVAILABLE, "the worker of %s exited with status %d", w->name, si.si_status);
     } else {
-        err_set(&w->end.err, ERR_UNAVAILABLE, "the worker of %s was ended by signal %d (%s)", w->name, si.si_status, strsignal(si.si_status));
+        err_set(&w->end.err, ERR_UNAVAILABLE, "the worker of %s was ended by signal %d (%s)", w->name, si.si_status,
+                strsignal(si.si_status));
     }
 }
 
@@ -127,10 +142,7 @@ static void on_exit_of_child(struct watch *watch, uint32_t events)
     timer_clear(w->host.loop, &w->pulse_timer);
     w->dead = true;
     describe_end(w);
-    atomic_store(&w->reap_wanted, true);
-    if (atomic_load(&w->n_ports) == 0 && atomic_exchange(&w->reap_wanted, false)) {
-        loop_post(w->host.loop, &w->reap);
-    }
+    worker_let_go(w);
 }
 
 /* ---- control messages ---- */
@@ -149,6 +161,9 @@ static void on_ready(struct worker *w, const struct wire_ready *m)
     struct err e;
     uint8_t *copy;
 
+    if (atomic_load(&w->closing)) {
+        return; /* nobody waits for it any more */
+    }
     if (w->ready || m->info_bytes > w->out_bytes) {
         condemn_loud(w, "it broke the protocol (READY)");
         return;
@@ -159,10 +174,22 @@ static void on_ready(struct worker *w, const struct wire_ready *m)
         condemn_loud(w, e.text);
     } else {
         w->ready = true;
-        atomic_store(&w->n_ports, w->ports);
+        atomic_fetch_add(&w->n_holds, w->ports);
         w->host.on->ready(w->host.ctx, &w->base, &w->info);
     }
     free(copy);
+}
+
+/* It is about to end, and does not end otherwise: its word is not waited for. */
+static void on_last_words(struct worker *w, struct wire_gone *m)
+{
+    if (atomic_load(&w->closing) || atomic_exchange(&w->killed, true)) {
+        return;
+    }
+    m->text[sizeof(m->text) - 1] = '\0';
+    err_set(&w->end.err, m->code > ERR_OK && m->code < ERR_COUNT_ ? (enum err_code)m->code : ERR_INTERNAL, "%s",
+            m->text[0] ? m->text : "it did not say why");
+    pidfd_send_signal(w->pidfd, SIGKILL, NULL, 0);
 }
 
 static void read_control(struct worker *w)
@@ -172,7 +199,8 @@ static void read_control(struct worker *w)
         struct wire_gone gone;
     } m;
 
-    for (;;) {
+    for (unsigned i = 0; i < CONTROL_BURST;
+         i++) { /* a worker that talks without end must not hold the control thread */
         ssize_t n = recv(w->sock, &m, sizeof(m), MSG_DONTWAIT);
 
         if (n <= 0) {
@@ -186,9 +214,7 @@ static void read_control(struct worker *w)
         } else if (m.ready.type == WIRE_READY && (size_t)n == sizeof(m.ready)) {
             on_ready(w, &m.ready);
         } else if (m.ready.type == WIRE_GONE && (size_t)n == sizeof(m.gone)) {
-            m.gone.text[sizeof(m.gone.text) - 1] = '\0';
-            enum err_code code = m.gone.code > ERR_OK && m.gone.code < ERR_COUNT_ ? m.gone.code : ERR_INTERNAL;
-            err_set(&w->end.err, code, "%s", m.gone.text);
+            on_last_words(w, &m.gone);
         } else {
             condemn_loud(w, "it broke the protocol (control message)");
         }
@@ -201,14 +227,22 @@ static void on_control(struct watch *watch, uint32_t events)
     read_control(CONTAINER_OF(watch, struct worker, sock_watch));
 }
 
-/* Alive is who pulses; at work is who finishes runs. A slow run is no hang until a client's deadline has passed as well. */
+/* Alive is who pulses; at work is who finishes runs. A slow run is no hang until a client's deadline has passed as
+ * well. */
 static void on_pulse_check(struct timer *t)
 {
     struct worker *w = CONTAINER_OF(t, struct worker, pulse_timer);
     uint64_t now = clock_us(), pulse = atomic_load(&w->x->pulse), progress = atomic_load(&w->x->progress);
     uint64_t longest = atomic_load(&w->longest_run) / 1000 * 3;
+    uint64_t late = now - w->checked_at;
 
-    if (pulse != w->last_pulse || pulse == 0) { /* 0: it still loads its libraries */
+    w->checked_at = now;
+    if (late > 2 * PULSE_CHECK_US) { /* we were stopped ourselves, and it perhaps with us: that time does not count */
+        w->pulse_at += late;
+        w->progress_at += late;
+    }
+    if (pulse != w->last_pulse ||
+        (pulse == 0 && now - w->started_at < START_US)) { /* 0: it still loads its libraries */
         w->last_pulse = pulse;
         w->pulse_at = now;
     }
@@ -234,7 +268,8 @@ static enum err_code exchange_open(struct worker *w, struct err *e)
     w->exchange_fd = memfd_create("weir-exchange", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (w->exchange_fd < 0 || ftruncate(w->exchange_fd, (off_t)w->exchange_size) != 0 ||
         fcntl(w->exchange_fd, F_ADD_SEALS, F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL) != 0) {
-        return err_sys(e, ERR_UNAVAILABLE, "can not make the shared memory of a worker (%llu bytes)", (unsigned long long)w->exchange_size);
+        return err_sys(e, ERR_UNAVAILABLE, "can not make the shared memory of a worker (%llu bytes)",
+                       (unsigned long long)w->exchange_size);
     }
     w->x = mmap(NULL, w->exchange_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, w->exchange_fd, 0);
     if (w->x == MAP_FAILED) {
@@ -243,7 +278,9 @@ static enum err_code exchange_open(struct worker *w, struct err *e)
     }
     w->x->magic = WIRE_MAGIC;
     w->x->version = WIRE_VERSION;
-    w->exec_bell = eventfd(0, EFD_CLOEXEC);
+    /* None of them may block: the other end has the same descriptor, and could leave a full or an empty counter behind.
+     */
+    w->exec_bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     w->bells = xmalloc(w->ports * sizeof(w->bells[0]));
     for (unsigned i = 0; i < w->ports; i++) {
         w->bells[i] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -308,29 +345,32 @@ static enum err_code child_start(struct worker *w, int child_sock, struct err *e
 static enum err_code send_open(struct worker *w, const struct engine_spec *spec, struct err *e)
 {
     struct wire_open m = {.magic = WIRE_MAGIC,
-        .version = WIRE_VERSION,
-        .type = WIRE_OPEN,
-        .ports = w->ports,
-        .threads = spec->threads,
-        .batch_max = spec->batch_max,
-        .in_size = window_size(w->in),
-        .exchange_size = w->exchange_size,
-        .out_bytes = w->out_bytes,
-        .run_max_us = spec->run_max_us};
+                          .version = WIRE_VERSION,
+                          .type = WIRE_OPEN,
+                          .ports = w->ports,
+                          .threads = spec->threads,
+                          .batch_max = spec->batch_max,
+                          .in_size = window_size(w->in),
+                          .exchange_size = w->exchange_size,
+                          .out_bytes = w->out_bytes,
+                          .run_max_us = spec->run_max_us};
     union {
         struct cmsghdr align;
         char bytes[CMSG_SPACE(sizeof(int) * (WIRE_OPEN_FDS + WIRE_PORTS_MAX))];
     } control = {0};
     struct iovec iov = {&m, sizeof(m)};
     unsigned n = WIRE_OPEN_FDS + w->ports;
-    struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = CMSG_SPACE(sizeof(int) * n)};
+    struct msghdr msg = {
+        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = CMSG_SPACE(sizeof(int) * n)};
     struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
     int fds[WIRE_OPEN_FDS + WIRE_PORTS_MAX] = {window_fd(w->in), w->exchange_fd, spec->dirfd, w->exec_bell};
 
     memcpy(fds + WIRE_OPEN_FDS, w->bells, w->ports * sizeof(int));
-    if (!str_copy(m.backend, sizeof(m.backend), str_of(spec->backend)) || !str_copy(m.name, sizeof(m.name), str_of(w->name)) ||
+    if (!str_copy(m.backend, sizeof(m.backend), str_of(spec->backend)) ||
+        !str_copy(m.name, sizeof(m.name), str_of(w->name)) ||
         (spec->library && !str_copy(m.library, sizeof(m.library), str_of(spec->library)))) {
-        return err_set(e, ERR_INVALID, "a name or path is too long for a worker: %s", spec->library ? spec->library : w->name);
+        return err_set(e, ERR_INVALID, "a name or path is too long for a worker: %s",
+                       spec->library ? spec->library : w->name);
     }
     c->cmsg_level = SOL_SOCKET;
     c->cmsg_type = SCM_RIGHTS;
@@ -342,7 +382,8 @@ static enum err_code send_open(struct worker *w, const struct engine_spec *spec,
     return ERR_OK;
 }
 
-static enum err_code worker_open(struct engine **out, const struct engine_spec *spec, const struct engine_host *host, struct err *e)
+static enum err_code worker_open(struct engine **out, const struct engine_spec *spec, const struct engine_host *host,
+                                 struct err *e)
 {
     struct worker *w = xcalloc(1, sizeof(*w));
     int pair[2] = {-1, -1};
@@ -357,7 +398,8 @@ static enum err_code worker_open(struct engine **out, const struct engine_spec *
     w->sock_watch.fn = on_control;
     w->pid_watch.fn = on_exit_of_child;
     w->pulse_timer.fn = on_pulse_check;
-    w->pulse_at = w->progress_at = clock_us();
+    w->started_at = w->pulse_at = w->progress_at = w->checked_at = clock_us();
+    w->n_holds = 1;
     assert(spec->ports >= 1 && spec->ports <= WIRE_PORTS_MAX && window_fd(spec->in) >= 0);
     if (!str_copy(w->name, sizeof(w->name), str_of(spec->name))) {
         err_set(e, ERR_INVALID, "the name is too long: %s", spec->name);

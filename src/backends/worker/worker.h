@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The worker place: an engine that is a supervised, sandboxed child process.
  *
- * In the server, worker_engine is a stub: it starts `weir worker`, hands it the version's folder and two windows of memory, and
- * then speaks with it through the exchange (inference/wire.h). In the child, worker_main hosts any library backend behind the same
- * engine contract and runs it on an executor thread.
+ * In the server, worker_engine is a stub: it starts `weir worker`, hands it the version's folder and two windows of
+ * memory, and then speaks with it through the exchange (inference/wire.h). In the child, worker_main hosts any library
+ * backend behind the same engine contract and runs it on an executor thread.
  *
  * A process is started on the control loop, from whose thread it is a direct child: it is killed by the kernel when the
  * server dies. It is watched by pidfd from every loop that has a port. */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What worker.c (the process, control thread) and port.c (one a connection thread) share.
  *
- * The engine outlives its ports: n_ports counts them from READY on, attached or not
- * yet; the last one to go after the end posts `reap` to the control loop. */
+ * The engine outlives its ports: n_holds counts them from READY on, attached or not yet, and one more for the process
+ * itself; who lets go last posts `reap` to the control loop and touches the engine no more. */
 #ifndef WEIR_BACKENDS_WORKER_WORKER_PRIV_H
 #define WEIR_BACKENDS_WORKER_WORKER_PRIV_H
 
@@ -20,17 +20,18 @@ struct worker {
     struct window *in;
     pid_t pid;
     int pidfd, sock, exchange_fd, exec_bell;
-    int *bells;                   /* one a port */
+    int *bells; /* one a port */
     struct wire_exchange *x;
-    struct model_info info;       /* after READY */
+    struct model_info info; /* after READY */
     struct watch sock_watch, pid_watch;
     struct timer pulse_timer;
-    struct task reap;             /* posted by the last port's detach */
+    struct task reap; /* posted by the last worker_let_go */
     struct engine_end end;
-    bool ready, closing, dead, killed;
-    uint64_t last_pulse, last_progress, pulse_at, progress_at;
-    _Atomic unsigned n_ports;     /* not yet detached */
-    _Atomic bool reap_wanted;     /* the process is dead: whoever detaches last posts reap */
+    bool ready, dead;
+    _Atomic bool closing; /* it was told to end */
+    _Atomic bool killed;  /* condemned */
+    uint64_t last_pulse, last_progress, pulse_at, progress_at, started_at, checked_at;
+    _Atomic unsigned n_holds;
     _Atomic bool overdue;         /* a port saw a job that runs past its deadline */
     _Atomic uint64_t longest_run; /* ns, of all completions */
 };
@@ -41,6 +42,7 @@ extern const struct engine_ops worker_engine;
 bool worker_died_alone(const struct worker *w);
 /* Kills the process for breaking the wire's rules; counts as its own death. Any thread. */
 void worker_condemn(struct worker *w, const char *why);
+void worker_let_go(struct worker *w); /* of one hold. Any thread. */
 
 enum err_code worker_port_attach(struct engine *g, const struct port_host *host, struct port **out, struct err *e);
 void worker_port_detach(struct port *p);

@@ -302,9 +302,13 @@ static void without_thread(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(without_thread), cmocka_unit_test(json_form),      cmocka_unit_test(terminal_form),
-        cmocka_unit_test(many_threads),   cmocka_unit_test(stalled_reader), cmocka_unit_test(closed_pipe),
         cmocka_unit_test(without_thread),
+        cmocka_unit_test(json_form),
+        cmocka_unit_test(terminal_form),
+        cmocka_unit_test(many_threads),
+        cmocka_unit_test(stalled_reader),
+        cmocka_unit_test(closed_pipe),
+        {"without_thread_again", without_thread, NULL, NULL, NULL},
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

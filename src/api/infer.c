@@ -192,7 +192,7 @@ static enum err_code choose(struct infer_state *s, const struct pick *p, uint64_
 static enum err_code pick_and_choose(struct infer_state *s, struct err *e)
 {
     struct pick p;
-    uint64_t bytes = s->r->x->length > 0 ? (uint64_t)s->r->x->length : 0;
+    uint64_t bytes = s->r->x->length >= 0 ? (uint64_t)s->r->x->length : s->r->body.n; /* chunked: see on_body */
 
     if (router_pick(s->r->plane->router, s->model, s->named, s->key, &p, e) != ERR_OK) {
         return e->code;
@@ -377,6 +377,13 @@ static void on_body(struct request *r, const char *p, size_t n)
 
     if (!s || r->x->replied) {
         return;
+    }
+    if (r->x->length < 0) {
+        if (sched_grow(s->sched, n, &e) != ERR_OK) {
+            refuse(s, &e);
+            return;
+        }
+        s->admitted += n;
     }
     buf_add(&r->body, p, n);
     if (r->body.over) {

@@ -326,7 +326,9 @@ static void on_gone(void *ctx, struct engine *g, const struct engine_end *why)
         if (!p->failed) {
             p->failed = true;
             p->on->failed(p->ctx, p, &why->err);
-            begin_close(p);
+            if (!p->closing) { /* the host may have done it already */
+                begin_close(p);
+            }
         }
         return;
     }

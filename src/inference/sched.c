@@ -220,7 +220,13 @@ static void dispatch(struct sched *s)
             continue;
         }
         if (seat->port->ops->submit(seat->port, &j, &e) != ERR_OK) {
-            seat->full = true; /* or just dying: its done() or down() calls us again */
+            if (e.code == ERR_UNAVAILABLE) { /* full, or just dying: its done() or down() calls us again */
+                seat->full = true;
+            } else { /* it takes it at no time */
+                list_del(&s->queue, w);
+                answer_error(w, false, e.code, e.text);
+                work_free(s, w);
+            }
             continue;
         }
         list_del(&s->queue, w);
@@ -362,6 +368,13 @@ static void on_sweep(struct timer *t)
 
 /* ---- for the api ---- */
 
+static enum err_code too_many_bytes(const struct sched_shared *sh, uint64_t held, uint64_t more, struct err *e)
+{
+    return err_set(e, ERR_UNAVAILABLE,
+                   "%s holds %llu bytes of requests, and %llu more are above its bound of %llu: try again later",
+                   sh->name, (unsigned long long)held, (unsigned long long)more, (unsigned long long)sh->queue_bytes);
+}
+
 enum err_code sched_admit(struct sched *s, uint64_t bytes, struct err *e)
 {
     struct sched_shared *sh = s->shared;
@@ -377,10 +390,19 @@ enum err_code sched_admit(struct sched *s, uint64_t bytes, struct err *e)
         return err_set(e, ERR_UNAVAILABLE, "%s has %llu requests waiting or running, all it may have: try again later",
                        sh->name, (unsigned long long)sh->queue_requests);
     }
-    return err_set(e, ERR_UNAVAILABLE,
-                   "%s holds %llu bytes of requests, and %llu more are above its bound of %llu: try again later",
-                   sh->name, (unsigned long long)(all - bytes), (unsigned long long)bytes,
-                   (unsigned long long)sh->queue_bytes);
+    return too_many_bytes(sh, all - bytes, bytes, e);
+}
+
+enum err_code sched_grow(struct sched *s, uint64_t bytes, struct err *e)
+{
+    struct sched_shared *sh = s->shared;
+    uint64_t all = atomic_fetch_add_explicit(&sh->bytes, bytes, memory_order_relaxed) + bytes;
+
+    if (all <= sh->queue_bytes) {
+        return ERR_OK;
+    }
+    atomic_fetch_sub_explicit(&sh->bytes, bytes, memory_order_relaxed);
+    return too_many_bytes(sh, all - bytes, bytes, e);
 }
 
 void sched_release(struct sched *s, uint64_t bytes)
@@ -513,7 +535,7 @@ void sched_abandon(struct sched *s)
 
 void sched_free(struct sched *s)
 {
-    assert(s->queue.n == 0 && s->running.n == 0);
+    assert(s->queue.n == 0 && s->running.n == 0 && s->held == 0);
     for (unsigned i = 0; i < INSTANCES_MAX; i++) {
         if (s->seat[i].port) {
             s->seat[i].port->ops->detach(s->seat[i].port);

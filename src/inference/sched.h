@@ -70,6 +70,9 @@ struct infer {
 /* Counts the request in, and holds the scheduler until sched_release. ERR_UNAVAILABLE (503) when the version's bound in
  * requests or bytes is reached. */
 enum err_code sched_admit(struct sched *s, uint64_t bytes, struct err *e) MUST_USE;
+/* More bytes for a request that is admitted and whose length was not known; on failure (503) they are not counted.
+ * sched_release takes them all. */
+enum err_code sched_grow(struct sched *s, uint64_t bytes, struct err *e) MUST_USE;
 void sched_release(struct sched *s, uint64_t bytes);
 /* A block of the input window; WINDOW_NONE when this thread's part is full. */
 uint64_t sched_take(struct sched *s, uint64_t bytes);

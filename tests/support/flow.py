@@ -67,7 +67,7 @@ class Reply:
 
 
 class Wire:
-    """One connection. Sends bytes as they are and reads replies; some 50 µs a request, so that Python can make load."""
+    """One connection. Sends bytes as they are and reads replies; fast enough (some 50 us) for Python to make load."""
 
     def __init__(self, address, timeout_s=30.0 * SLOWER):
         if isinstance(address, str):
@@ -427,7 +427,8 @@ class Load:
     def _one(self, wire, i, out):
         e = Event()
         body, e.label = self.samples.rows[i % len(self.samples.rows)]
-        e.user, e.id, e.told, e.why, e.predicted = self.users[i % len(self.users)], f"{self.model}-{i}", None, None, None
+        e.user, e.id = self.users[i % len(self.users)], f"{self.model}-{i}"
+        e.told = e.why = e.predicted = None
         data = self._head(e.user, e.id, len(body)) + body
         e.sent = time.monotonic()
         try:

@@ -181,3 +181,23 @@ def test_who_is_not_counted(serve):
     assert sum(a["client_errors"] for a in arms.values()) == 1 and sum(a["errors"] for a in arms.values()) == 0
     for name, arm in arms.items():
         assert arm["ok"] == arm["keyless"] == want[name] and arm["users"] == 0
+
+
+def test_percentiles_are_those_of_the_raw_events(serve):
+    """At level debug the log holds every answer: what is shown of them is within 2 % of the values themselves."""
+    s = serve("log: debug\n")
+    s.push_example("intent", 1)
+    s.push_example("intent", 2, "--canary", "20%")
+    load = flow.Load(s, "intent", flow.Samples("intent"), USERS, connections=2)
+    for _ in range(10):  # the log's ring holds 1,000 lines: bursts below that, and no line is lost
+        load.run(400)
+        flow.until("all lines", lambda: sum(r["text"] == "answered" for r in s.rows()) == len(load.events))
+    events = [r for r in s.rows() if r["text"] == "answered"]
+    assert not load.failed() and len({e["id"] for e in events}) == len(events) == 4000
+    for name, arm in s.arms("intent").items():
+        mine = [e for e in events if e["arm"] == name]
+        assert arm["requests"] == len(mine) and {e["code"] for e in mine} == {"ok"}
+        for what, field in (("latency_ms", "latency_ns"), ("queue_ms", "queue_ns"), ("compute_ms", "compute_ns")):
+            raw = sorted(int(e[field]) / 1e6 for e in mine)
+            for q, p in ((0.50, "p50"), (0.95, "p95"), (0.99, "p99")):
+                assert arm[what][p] == pytest.approx(raw[int(q * (len(raw) - 1))], rel=0.02), (name, what, p)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Configuration: a YAML file as a tree that knows its lines, and tables of settings that fill structs from it.
  *
- * One row of a table feeds the parser, the range check, `weir help config` and the tests. A room exports its table;
+ * One row of a table feeds the parser, the range check, the messages and the tests. A room exports its table;
  * house.c joins them. Errors read "weir.yaml:12:5: families.vision.instances: 0 is below the least, 1".
  *
  * Thread: any (each tree is its reader's own). */

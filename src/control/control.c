@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The registry in memory, and its picture for the router. */
-#include <stdio.h>
+/* The registry in memory: models, versions, what of them is loaded, start and stop. */
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -181,199 +180,6 @@ void model_insert(struct model *m, struct version *v)
     m->n_versions++;
 }
 
-/* ---- grace periods ---- */
-
-struct grace_pass {
-    struct task task;
-    struct grace *grace;
-};
-struct grace {
-    struct control *c;
-    void (*fn)(struct control *c, void *arg);
-    void *arg;
-    _Atomic unsigned left;
-    struct task back;
-    struct grace_pass at[];
-};
-
-static void grace_over(struct task *t)
-{
-    struct grace *g = CONTAINER_OF(t, struct grace, back);
-
-    g->fn(g->c, g->arg);
-    free(g);
-}
-
-static void on_pass(struct task *t)
-{
-    struct grace *g = CONTAINER_OF(t, struct grace_pass, task)->grace;
-
-    if (atomic_fetch_sub(&g->left, 1) == 1) {
-        loop_post(g->c->loop, &g->back);
-    }
-}
-
-void control_grace(struct control *c, void (*fn)(struct control *c, void *arg), void *arg)
-{
-    struct grace *g = xcalloc(1, sizeof(*g) + c->spec.n_shards * sizeof(g->at[0]));
-
-    g->c = c;
-    g->fn = fn;
-    g->arg = arg;
-    g->back.fn = grace_over;
-    atomic_store(&g->left, c->spec.n_shards);
-    for (unsigned i = 0; i < c->spec.n_shards; i++) {
-        g->at[i].task.fn = on_pass;
-        g->at[i].grace = g;
-        loop_post(c->spec.shards[i]->loop, &g->at[i].task);
-    }
-}
-
-/* ---- series ---- */
-
-struct retiree {
-    struct retiree *next;
-    struct series *series;
-    struct version *version;      /* whose totals it adds to; NULL: nobody's */
-    bool waits;                   /* for the next snapshot: the one in force may still name it */
-    bool grace;                   /* no thread can find it any more */
-    uint64_t counted[ERR_COUNT_]; /* of it, in the version's totals already */
-};
-
-struct series *control_series(struct control *c)
-{
-    return series_new(++c->next_series, c->spec.n_shards);
-}
-
-/* What is new since the last time goes to the version's totals: they must not fall back when the series goes. */
-static void retiree_count(struct retiree *r)
-{
-    struct series_sum sum;
-
-    if (!r->version) {
-        return;
-    }
-    series_sum(r->series, &sum);
-    for (int i = 0; i < ERR_COUNT_; i++) {
-        r->version->retired_requests[i] += sum.by_code[i] - r->counted[i];
-        r->counted[i] = sum.by_code[i];
-    }
-    series_sum_done(&sum);
-}
-
-static void retiree_grace(struct control *c, void *arg)
-{
-    (void)c;
-    ((struct retiree *)arg)->grace = true;
-}
-
-void control_retire(struct control *c, struct version *v, struct series *s)
-{
-    struct retiree *r;
-
-    if (!s) {
-        return;
-    }
-    r = xcalloc(1, sizeof(*r));
-    r->series = s;
-    r->version = v;
-    r->waits = true;
-    retiree_count(r);
-    r->next = c->retirees;
-    c->retirees = r;
-}
-
-static void retirees_look(struct control *c)
-{
-    for (struct retiree **at = &c->retirees, *r; (r = *at) != NULL;) {
-        if (r->grace && series_idle(r->series)) {
-            *at = r->next;
-            retiree_count(r);
-            series_free(r->series);
-            free(r);
-        } else {
-            at = &r->next;
-        }
-    }
-}
-
-/* ---- publishing ---- */
-
-static void route_version_fill(struct route_version *out, const struct version *v)
-{
-    bool loaded = version_loaded(v);
-
-    *out = (struct route_version){.number = v->row.number,
-                                  .slot = loaded ? v->slot : -1,
-                                  .state = version_state_names[v->state],
-                                  .why = v->state == VERSION_FAILED ? xstrdup(v->why.text) : NULL,
-                                  .info = loaded ? v->info : NULL,
-                                  .series = loaded ? v->direct : NULL,
-                                  .labels = v->labels,
-                                  .n_labels = v->n_labels,
-                                  .prediction = v->prediction};
-}
-
-static struct route *route_of(const struct model *m)
-{
-    struct route *t = xcalloc(1, sizeof(*t));
-
-    snprintf(t->name, sizeof(t->name), "%s", m->row.name);
-    t->versions = xcalloc(MAX(m->n_versions, (size_t)1), sizeof(t->versions[0]));
-    t->n_versions = m->n_versions;
-    t->stable = t->canary = -1;
-    for (size_t i = 0; i < m->n_versions; i++) {
-        const struct version *v = m->versions[i];
-
-        route_version_fill(&t->versions[i], v);
-        t->stable = v->row.number == m->row.stable ? (int)i : t->stable;
-        t->canary = rollout_running(m) && v->row.number == m->rollout.canary ? (int)i : t->canary;
-    }
-    t->stable_series = m->stable_series;
-    t->canary_series = m->canary_series;
-    t->timeout_us = m->family->timeout_us;
-    if (t->canary >= 0 && (t->versions[t->canary].slot < 0 || !t->canary_series)) {
-        t->canary = -1; /* it is not loaded (yet, after a restart): its share waits on the stable one */
-    }
-    if (t->canary >= 0) {
-        t->share_bp = (uint32_t)m->rollout.share_bp;
-        snprintf(t->salt, sizeof(t->salt), "%s", m->rollout.id);
-    }
-    return t;
-}
-
-static void free_snapshot(struct control *c, void *arg)
-{
-    (void)c;
-    snapshot_free(arg);
-}
-
-void control_publish(struct control *c)
-{
-    struct snapshot *s = snapshot_new();
-
-    s->ready = c->announced && !c->stopping;
-    for (size_t i = 0; i < c->n_models; i++) {
-        struct model *m = c->models[i];
-        struct route *t;
-
-        model_series(m);
-        t = route_of(m);
-        map_put(&s->routes, str_of(t->name), t);
-        if (m->row.stable != 0 && (t->stable < 0 || t->versions[t->stable].slot < 0)) {
-            s->ready = false;
-        }
-    }
-    s = router_swap(&c->router, s);
-    control_grace(c, free_snapshot, s);
-    for (struct retiree *r = c->retirees; r; r = r->next) {
-        if (r->waits) {
-            r->waits = false;
-            control_grace(c, retiree_grace, r);
-        }
-    }
-}
-
 /* ---- what is loaded ---- */
 
 static bool is_wanted(const struct version *v)
@@ -435,7 +241,7 @@ static void on_tick(struct timer *t)
     if (changed) {
         control_publish(c);
     }
-    retirees_look(c);
+    control_retirees_look(c);
     timer_set(c->loop, &c->tick, clock_us() + SECONDS(1));
 }
 
@@ -598,11 +404,7 @@ void control_free(struct control *c)
         free(m->versions);
         free(m);
     }
-    for (struct retiree *r; (r = c->retirees) != NULL;) {
-        c->retirees = r->next;
-        series_free(r->series);
-        free(r);
-    }
+    control_retirees_free(c);
     snapshot_free(atomic_load(&c->router.now));
     free(c->models);
     free(c->families);

@@ -34,17 +34,22 @@ void model_insert(struct model *m, struct version *v); /* keeps them ascending *
 struct version *version_new(struct control *c, struct model *m, const struct version_row *row);
 void version_free(struct version *v);
 struct version *model_newest(const struct model *m);
-/* Builds a snapshot of everything and makes it the router's. What it was before is freed after a grace period. */
-void control_publish(struct control *c);
 /* Loads what is to be loaded and closes the rest. */
 void model_reconcile(struct model *m);
+void control_check_ready(struct control *c);
+
+/* ---- publish.c ---- */
+/* Builds a snapshot of everything and makes it the router's. What it was before is freed after a grace period. */
+void control_publish(struct control *c);
 struct series *control_series(struct control *c);
 /* Its numbers go to the version's retired ones; it is freed when no request holds it any more. The next control_publish
  * is the first that does not name it: there is one, soon. */
 void control_retire(struct control *c, struct version *v, struct series *s);
 /* fn(arg) on this loop after every connection thread has been through its loop once more. */
 void control_grace(struct control *c, void (*fn)(struct control *c, void *arg), void *arg);
-void control_check_ready(struct control *c);
+/* Frees the retired series that are idle; once in a while. */
+void control_retirees_look(struct control *c);
+void control_retirees_free(struct control *c); /* all of them: no thread runs any more */
 
 /* ---- load.c ---- */
 /* Begins to load (state LOADING) or joins a load; fn is called once: err.code ERR_OK when it is ready. */

@@ -469,7 +469,7 @@ static void draw(const struct worker *w, size_t n, uint64_t since_us, bool clear
     if (!clear) {
         show_count(&line, requests);
         BUF_LIT(&line, " requests, ");
-        show_count(&line, requests * 1000000 / MAX(clock_us() - since_us, (uint64_t)1));
+        show_count(&line, requests * 1000000 / (clock_us() - since_us + 1));
         BUF_LIT(&line, " a second, ");
         show_count(&line, errors);
         BUF_LIT(&line, " errors");

@@ -302,6 +302,7 @@ static void on_gone(void *ctx, struct engine *g, const struct engine_end *why)
 {
     struct instance *in = ctx;
     struct pool *p = in->pool;
+    uint64_t now = clock_us();
     struct supervisor_answer a;
     bool was_up = in->state == INSTANCE_UP;
     struct engine_end changed = {.own = true};
@@ -334,11 +335,10 @@ static void on_gone(void *ctx, struct engine *g, const struct engine_end *why)
     }
     in->deaths++;
     in->own_deaths += why->own;
-    a = supervisor_died(&p->supervisor, why->own, clock_us(), (double)(random_u64() >> 11) * 0x1p-53);
+    a = supervisor_died(&p->supervisor, why->own, now, (double)(random_u64() >> 11) * 0x1p-53);
     log_warn("inference",
              "an instance ended; it is started again version=%s instance=%u own=%d in_ms=%llu reason=\"%s\"",
-             p->shared->name, in->index, why->own,
-             (unsigned long long)((a.restart_at_us - MIN(a.restart_at_us, clock_us())) / 1000), why->err.text);
+             p->shared->name, in->index, why->own, (unsigned long long)((a.restart_at_us - now) / 1000), why->err.text);
     timer_set(p->loop, &in->restart, a.restart_at_us);
     if (a.sick) {
         p->on->sick(p->ctx, p, &why->err);

@@ -247,6 +247,23 @@ static void on_tick(struct timer *t)
 
 /* ---- start and stop ---- */
 
+/* A name that was mistyped in the configuration, or a model that has gone: nobody would notice otherwise. */
+static void warn_of_unused_families(const struct control *c)
+{
+    for (size_t i = 0; c->n_models > 0 && i < c->spec.n_families; i++) {
+        const struct family *f = &c->families[i];
+        bool used = strcmp(f->name, "default") == 0;
+
+        for (size_t k = 0; k < c->n_models; k++) {
+            used |= c->models[k]->family == f;
+        }
+        if (!used) {
+            log_warn("control", "no model is of this family; a model is of the family that has its name family=%s",
+                     f->name);
+        }
+    }
+}
+
 void control_check_ready(struct control *c)
 {
     if (c->announced || !c->started || c->stopping) {
@@ -261,6 +278,7 @@ void control_check_ready(struct control *c)
     }
     c->announced = true;
     control_publish(c);
+    warn_of_unused_families(c);
     c->on_ready(c->on_ready_ctx);
 }
 

@@ -464,3 +464,13 @@ def test_wrong_configuration(tmp_path, text, words):
     assert done.returncode == 1, done
     for word in words:
         assert word in done.stderr, done.stderr
+
+
+def test_a_family_that_no_model_uses_is_warned_about(serve):
+    s = serve("families:\n  intent: {place: worker}\n  vison: {place: worker}\n")
+    s.push_example("intent", 1)
+    s.stop()
+    s.start()
+    flow.until("ready", lambda: any(r["text"] == "ready" for r in s.rows()))
+    warned = [r["family"] for r in s.rows() if r["level"] == "warn"]
+    assert warned == ["vison"]

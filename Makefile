@@ -107,7 +107,7 @@ help: ## this list
 run: ## set up, build, serve the example models on 127.0.0.1:8000 and print a tour (PORT= ADMIN_PORT= FRESH=1)
 	@tools/setup.sh build
 	@$(MAKE) $(JOBS) --no-print-directory $(BUILD)/weir
-	@WEIR_BUILD=$(BUILD) FRESH=$(FRESH) tools/run.sh $(PORT) $(ADMIN_PORT)
+	@exec env WEIR_BUILD=$(BUILD) FRESH=$(FRESH) tools/run.sh $(PORT) $(ADMIN_PORT)
 
 test: ## set up, build, run every test (TESTS= chooses folders, PYTEST= passes options on)
 	@tools/setup.sh build test

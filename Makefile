@@ -161,7 +161,7 @@ format: ## let clang-format mend what lint would refuse
 	@tools/setup.sh lint
 	@find src include tests bench examples -name '*.[ch]' -print0 | xargs -0 -r $(DEPS)/venv/bin/clang-format -i
 
-bench: ## the yardsticks of bench/ on this machine
+bench: ## Weir beside its yardsticks and its peers on this machine (BENCH="--quick"; bench/README.md)
 	@tools/setup.sh build test bench
 	@$(MAKE) $(JOBS) --no-print-directory all $(BENCH_BINS) $(MODELS)
 	@WEIR_BUILD=$(abspath $(BUILD)) PYTHONDONTWRITEBYTECODE=1 $(DEPS)/venv/bin/python bench/run.py $(BENCH)

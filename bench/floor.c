@@ -21,7 +21,7 @@
 #include <unistd.h>
 
 #define ROOM (64u << 10) /* for heads and JSON */
-#define NUMBER_MAX 20    /* characters of a number in an answer, with its comma */
+#define NUMBER_MAX 20    /* characters of a number in JSON, with its comma */
 #define THREADS_MAX 64
 
 struct conn {
@@ -196,7 +196,7 @@ static void server_open(struct server *s, const struct runtime *rt, const char *
     int one = 1;
 
     session_open(&s->session, rt, model, 1, 1);
-    s->cap = ROOM + s->session.in_n * sizeof(float);
+    s->cap = ROOM + s->session.in_n * NUMBER_MAX;
     s->out_cap = 2 * ROOM + s->session.out_n * NUMBER_MAX;
     s->out = malloc(s->out_cap);
     s->epoll = epoll_create1(EPOLL_CLOEXEC);

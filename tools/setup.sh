@@ -108,7 +108,11 @@ for group in "$@"; do
         ;;
     bench)
         need python3 command -v python3
+        need python3-venv python3 -c 'import venv, ensurepip'
         need wrk command -v wrk
+        # One of the peers is a Node application; bench/run.py installs the peers themselves, into the build folder.
+        need nodejs command -v node
+        need npm command -v npm
         ;;
     *)
         echo "usage: tools/setup.sh [build] [test] [lint] [bench]" >&2

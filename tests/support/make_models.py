@@ -103,6 +103,13 @@ def slow():
     return model([node], [value("x", ["n", 4])], [value("y", ["n", 4])], init)
 
 
+def steady():
+    """x [1,4] given back after some 5 ms, always one row: a model whose service time nothing changes. Does not join."""
+    trips = weights("trips", np.array(5000, np.int64))
+    node, init = _loop("trips", [trips])
+    return model([node], [value("x", [1, 4])], [value("y", [1, 4])], init)
+
+
 def spin():
     """x [n,4] given back after `trips` (INT64, a scalar) rounds of about 2 us: takes as long as the request says."""
     node, init = _loop("trips", [])
@@ -240,8 +247,8 @@ def cnn():
 
 def table():
     rows = {f"identity_{name.lower()}": (lambda t=t: identity(t)) for name, t in DTYPES.items()}
-    for f in (add, mixing, cross, fixed, scalar, constant, slow, spin, gather, grow, nonzero, compress, sequence,
-              zipmap, custom, external, cnn):
+    for f in (add, mixing, cross, fixed, scalar, constant, slow, steady, spin, gather, grow, nonzero, compress,
+              sequence, zipmap, custom, external, cnn):
         rows[f.__name__] = f
     rows["mlp"] = lambda: mlp([16, 32, 4])
     rows["mlp_wide"] = lambda: mlp([1024, 2048, 2048, 16])

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How each server and yardstick is started. A server has a process of its own for each setting, so that CPU and memory
+are that setting's. Two rows share a process when they are started by the same function: starters are made once."""
+
+import functools
+import subprocess
+
+from .base import BUILD, Failed, free_port, model_path
+from .process import Process, http_status
+
+
+def batching(most):
+    """The family's key: at most so many requests in one run."""
+    return {"batch": f"{{max: {most}}}"}
+
+
+def run_weir(run, name, families, *words):
+    """A server with its data below the run's scratch folder; `families` as in weir.yaml. Ready by its own word."""
+    folder = run.scratch / name
+    folder.mkdir(exist_ok=True)
+    port, admin = free_port(), free_port()
+    rows = [f"  {f}: {{{', '.join(f'{k}: {v}' for k, v in keys.items())}}}\n" for f, keys in families.items()]
+    (folder / "weir.yaml").write_text(f"threads: {run.threads}\n" + ("families:\n" + "".join(rows) if rows else ""))
+    argv = [BUILD / "weir", "serve", "-c", folder / "weir.yaml", "--data", folder / "data",
+            "--listen", f"127.0.0.1:{port}", "--admin", f"127.0.0.1:{admin}", *words]
+    p = Process(name, argv, run.scratch / f"{name}.log", port, lambda: http_status(port, "/v2/health/ready") == 200)
+    p.admin = admin
+    return p
+
+
+def push(process, model):
+    argv = [BUILD / "weir", "push", model, model_path(model).parent, "--server", f"http://127.0.0.1:{process.admin}"]
+    done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120)
+    if done.returncode != 0:
+        raise Failed(f"{process.name}: weir push {model} failed:\n{done.stdout}\n{process.said()}")
+
+
+@functools.cache
+def weir(model, label, **family):
+    """The starter of a server with one model; label: what tells it from others of this model."""
+
+    def start(run):
+        p = run_weir(run, f"weir-{model}-{label}", {model: family})
+        run.processes.append(p)  # now, so that it is stopped should the push fail
+        push(p, model)
+        return p
+
+    return start
+
+
+@functools.cache
+def floor(model, threads=None):
+    def start(run):
+        port, name = free_port(), f"floor-{model}"
+        argv = [BUILD / "bench/floor", model_path(model), port, threads or run.threads]
+        return Process(name, argv, run.scratch / f"{name}.log", port)
+
+    return start

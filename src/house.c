@@ -392,6 +392,8 @@ static enum err_code build_control(struct house *h, struct err *e)
                 .pid = pid_of,
                 .evidence = admin_arms_json,
                 .library = h->conf.onnxruntime ? h->conf.onnxruntime : getenv("WEIR_ONNXRUNTIME")},
+        .strict = h->conf.sandbox == 1,
+        .memory = h->conf.memory,
         .import_root = h->conf.import_root};
 
     return control_new(&h->control, &spec, e);

@@ -10,6 +10,8 @@
 
 static const char *const level_words[] = {"debug", "info", "warn", "error", NULL};
 
+static const char *const sandbox_words[] = {"on", "required", NULL};
+
 #define AT(field) offsetof(struct house_conf, field)
 static const struct setting settings[] = {
     {"listen", SET_STRING, AT(listen), "127.0.0.1:8000", 1, 200, NULL,
@@ -28,6 +30,10 @@ static const struct setting settings[] = {
      "file whose first line is the admin token"},
     {"import_root", SET_STRING, AT(import_root), NULL, 1, 1000, NULL,
      "folder from which versions may be registered by path"},
+    {"sandbox", SET_ENUM, AT(sandbox), "on", 0, 0, sandbox_words,
+     "on: workers are shut in as far as the kernel can; required: refuse to run where it can not wholly"},
+    {"memory", SET_BYTES, AT(memory), "0", 0, 1ull << 46, NULL,
+     "host memory that loaded versions may take together; 0: four fifths of the machine's"},
     {"onnxruntime", SET_STRING, AT(onnxruntime), NULL, 1, 500, NULL, "path of libonnxruntime.so; default: looked for"},
     {"log", SET_ENUM, AT(log_level), "info", 0, 0, level_words, "least level of the log"},
 };
@@ -192,6 +198,10 @@ int house_conf_read(struct house_conf *c, int argc, char **argv)
 void house_conf_done(struct house_conf *c)
 {
     settings_done(settings, COUNT_OF(settings), c);
+    for (size_t i = 0; i < c->n_families; i++) {
+        settings_done(family_settings, n_family_settings, &c->families[i]);
+    }
     free(c->families);
     c->families = NULL;
+    c->n_families = 0;
 }

@@ -11,6 +11,8 @@ struct house_conf {
     char *listen, *admin, *store, *artifacts, *user_header, *admin_token_file, *import_root, *onnxruntime;
     uint64_t threads, body_max, connections, drain_us;
     int log_level;
+    int sandbox; /* 0: on, 1: required */
+    uint64_t memory;
     struct family *families;
     size_t n_families;
     uint64_t parent_fd; /* UINT64_MAX: none */

@@ -36,6 +36,7 @@ LAW = {
     "backends": [
         "inference/engine.h",
         "inference/batch.h",
+        "inference/batcher.h",
         "inference/wire.h",
         "inference/tensor.h",
         "inference/window.h",

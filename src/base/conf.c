@@ -685,57 +685,98 @@ static const char *key_near(const struct setting *table, size_t n, const char *c
     return best;
 }
 
-/* The row and value of one node; *row is NULL for a key in `except`. */
-static enum err_code node_value(const struct setting *table, size_t n, const struct conf *c,
-                                const struct conf_node *node, const char *const *except, const struct setting **row,
-                                struct value *v, struct err *e)
+/* Rows named "key.inner" are the values of a map under `key`. */
+static bool has_inner(const struct setting *table, size_t n, const char *key)
 {
+    size_t len = strlen(key);
+
+    for (size_t i = 0; i < n; i++) {
+        if (strncmp(table[i].name, key, len) == 0 && table[i].name[len] == '.') {
+            return true;
+        }
+    }
+    return false;
+}
+
+struct reading { /* of a map into a struct */
+    const struct setting *table;
+    size_t n;
+    const struct conf *c;
+    const char *const *except;
+    void *into; /* NULL: only look whether it can be read */
+    struct err *e;
+};
+
+static enum err_code unknown_key(const struct reading *r, const struct conf_node *node, const char *name)
+{
+    const char *near = key_near(r->table, r->n, r->except, name);
     char problem[PROBLEM];
-    *row = row_find(table, n, node->key);
-    if (!*row && listed(except, node->key)) {
+
+    snprintf(problem, sizeof(problem), near ? "unknown key; did you mean '%s'?" : "unknown key", near);
+    return setting_error(r->c, node, r->e, problem);
+}
+
+static enum err_code read_map(const struct reading *r, const struct conf_node *map, const char *prefix);
+
+static enum err_code read_node(const struct reading *r, const struct conf_node *node, const char *prefix)
+{
+    char name[2 * KEY_MOST], problem[PROBLEM];
+    const struct setting *row;
+    struct value v;
+
+    snprintf(name, sizeof(name), "%s%.*s", prefix, KEY_MOST, node->key);
+    row = row_find(r->table, r->n, name);
+    if (!row && !prefix[0] && listed(r->except, node->key)) {
         return ERR_OK;
     }
-    if (!*row) {
-        const char *near = key_near(table, n, except, node->key);
-        return setting_error(
-            c, node, e,
-            near ? (snprintf(problem, sizeof(problem), "unknown key; did you mean '%s'?", near), problem)
-                 : "unknown key");
+    if (!row && has_inner(r->table, r->n, name)) {
+        strcat(name, ".");
+        return read_map(r, node, name);
+    }
+    if (!row) {
+        return unknown_key(r, node, name);
     }
     if (node->kind != CONF_SCALAR) {
-        return setting_error(c, node, e, "one value is wanted here, not a list or a map");
+        return setting_error(r->c, node, r->e, "one value is wanted here, not a list or a map");
     }
     if (node_is_null(node)) {
-        return setting_error(c, node, e, "a value is missing; leave the key out for the default");
+        return setting_error(r->c, node, r->e, "a value is missing; leave the key out for the default");
     }
-    return value_parse(*row, node->text, v, problem) ? ERR_OK : setting_error(c, node, e, problem);
+    if (!value_parse(row, node->text, &v, problem)) {
+        return setting_error(r->c, node, r->e, problem);
+    }
+    if (r->into) {
+        value_store(row, &v, r->into);
+    }
+    return ERR_OK;
+}
+
+static enum err_code read_map(const struct reading *r, const struct conf_node *map, const char *prefix)
+{
+    if (node_is_null(map)) {
+        return ERR_OK;
+    }
+    if (map->kind != CONF_MAP) {
+        return setting_error(r->c, map, r->e, "'key: value' lines are wanted here");
+    }
+    for (const struct conf_node *node = map->child; node; node = node->next) {
+        enum err_code code = read_node(r, node, prefix);
+
+        if (code != ERR_OK) {
+            return code;
+        }
+    }
+    return ERR_OK;
 }
 
 enum err_code settings_read(const struct setting *table, size_t n, const struct conf *c, const struct conf_node *map,
                             const char *const *except, void *into, struct err *e)
 {
-    const struct setting *row;
-    struct value v;
-    if (!map || node_is_null(map)) {
-        return ERR_OK;
-    }
-    if (map->kind != CONF_MAP) {
-        return setting_error(c, map, e, "'key: value' lines are wanted here");
-    }
-    for (const struct conf_node *node = map->child; node; node = node->next) {
-        enum err_code code = node_value(table, n, c, node, except, &row, &v, e);
-        if (code != ERR_OK) {
-            return code;
-        }
-    }
-    for (const struct conf_node *node = map->child; node; node = node->next) {
-        enum err_code code = node_value(table, n, c, node, except, &row, &v, e);
-        assert(code == ERR_OK);
-        if (row) {
-            value_store(row, &v, into);
-        }
-    }
-    return ERR_OK;
+    struct reading r = {table, n, c, except, NULL, e};
+    enum err_code code = map ? read_map(&r, map, "") : ERR_OK;
+
+    r.into = into;
+    return code == ERR_OK && map ? read_map(&r, map, "") : code;
 }
 
 enum err_code settings_set(const struct setting *row, const char *text, void *into, const char *what, struct err *e)

@@ -46,7 +46,7 @@ enum setting_type {
     SET_ENUM,     /* int: the index of the word in `words` */
 };
 struct setting {
-    const char *name; /* its key in the map */
+    const char *name; /* its key in the map; "batch.max": the key max of a map under the key batch */
     enum setting_type type;
     size_t offset;            /* of the field in the struct */
     const char *preset;       /* default as text; NULL for strings that may be absent */

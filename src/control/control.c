@@ -10,14 +10,26 @@
 const char *const version_state_names[] = {"registered", "loading", "ready", "degraded", "failed"};
 
 static const char *const place_words[] = {"worker", "inline", NULL};
+static const char *const load_words[] = {"eager", "lazy", NULL};
 const struct setting family_settings[] = {
     {"place", SET_ENUM, offsetof(struct family, place), "worker", 0, 0, place_words,
      "where its models run: worker (a sandboxed process) or inline (trusted tiny models)"},
     {"instances", SET_U64, offsetof(struct family, instances), "1", 1, INSTANCES_MAX, NULL,
      "processes of each version"},
-    {"threads", SET_U64, offsetof(struct family, threads), "1", 1, 256, NULL, "threads within one run"},
-    {"batch_max", SET_U64, offsetof(struct family, batch_max), "64", 1, 1024, NULL,
+    {"threads", SET_U64, offsetof(struct family, threads), "0", 0, 256, NULL,
+     "threads within one run; 0: measured at the load"},
+    {"batch.max", SET_U64, offsetof(struct family, batch_max), "64", 1, 256, NULL,
      "most rows joined into one run; 1 switches joining off"},
+    {"batch.delay", SET_DURATION, offsetof(struct family, batch_delay_us), "0s", 0, 10000000, NULL,
+     "how long a request may wait for company while nothing runs"},
+    {"batch.slo", SET_DURATION, offsetof(struct family, batch_slo_us), "0s", 0, 3600000000ull, NULL,
+     "latency that batches are sized for; 0: none"},
+    {"device", SET_STRING, offsetof(struct family, device), "cpu", 3, 15, NULL, "cpu, or cuda:N"},
+    {"memory", SET_BYTES, offsetof(struct family, memory), "0", 0, 1ull << 44, NULL,
+     "most memory of one instance; 0: what the budget has left"},
+    {"load", SET_ENUM, offsetof(struct family, load), "eager", 0, 0, load_words,
+     "eager: at the start; lazy: on first use"},
+    {"pin", SET_BOOL, offsetof(struct family, pin), "off", 0, 0, NULL, "its versions are never evicted for room"},
     {"queue_requests", SET_U64, offsetof(struct family, queue_requests), "1024", 1, 100000, NULL,
      "requests of one version waiting or running, then 503"},
     {"queue_bytes", SET_BYTES, offsetof(struct family, queue_bytes), "256MiB", 1 << 20, 1ull << 36, NULL,

@@ -16,11 +16,17 @@
 
 /* ---- settings ---- */
 enum place { PLACE_WORKER, PLACE_INLINE };
+enum load_when { LOAD_EAGER, LOAD_LAZY };
 struct family {
     char name[NAME_MAX_LEN + 1];
     int place;
-    uint64_t instances, threads;
-    uint64_t batch_max; /* most rows in a run; 1: never join */
+    uint64_t instances;
+    uint64_t threads;                                 /* within one run; 0: measured at the load */
+    uint64_t batch_max, batch_delay_us, batch_slo_us; /* see inference/batcher.h */
+    char *device;                                     /* "cpu", "cuda:0" */
+    uint64_t memory;                                  /* most bytes of one instance; 0: what the budget has left */
+    int load;                                         /* enum load_when */
+    bool pin;                                         /* never evicted */
     uint64_t queue_requests, queue_bytes;
     uint64_t inline_max_us; /* inline: slowest warm run that is accepted */
     uint64_t timeout_us;    /* deadline of a request that names none */
@@ -48,6 +54,8 @@ struct control_spec {
     size_t n_families;
     uint64_t body_max; /* largest request body: sizes the windows */
     struct control_ops ops;
+    bool strict;             /* sandbox: required */
+    uint64_t memory;         /* budget of host memory for loaded versions; 0: four fifths of what the machine has */
     const char *import_root; /* folder under which "path" pushes are allowed, or NULL */
 };
 enum err_code control_new(struct control **out, const struct control_spec *spec, struct err *e) MUST_USE;

@@ -242,6 +242,20 @@ static const struct pool_events pool_events = {on_ready, on_failed, on_sick, on_
 
 /* ---- loading ---- */
 
+/* The processors, shared by all executors that are loaded: more threads than processors only get in each other's way. */
+static unsigned threads_for(const struct control *c, const struct family *f)
+{
+    long processors = sysconf(_SC_NPROCESSORS_ONLN);
+    uint64_t executors = f->instances;
+
+    for (size_t i = 0; i < VERSION_SLOTS; i++) {
+        if (c->slot[i] && c->slot[i]->model->family->place == PLACE_WORKER) {
+            executors += c->slot[i]->model->family->instances;
+        }
+    }
+    return (unsigned)MAX((uint64_t)MAX(processors, 1) / executors, 1u);
+}
+
 static enum err_code open_pool(struct version *v, int dirfd, struct err *e)
 {
     struct model *m = v->model;
@@ -256,7 +270,11 @@ static enum err_code open_pool(struct version *v, int dirfd, struct err *e)
                              .on_thread = f->place == PLACE_INLINE,
                              .instances = (unsigned)f->instances,
                              .threads = (unsigned)f->threads,
-                             .batch_max = (unsigned)f->batch_max,
+                             .threads_max = threads_for(c, f),
+                             .batch = {(uint32_t)f->batch_max, f->batch_delay_us, f->batch_slo_us},
+                             .device = f->device,
+                             .memory_max = f->memory,
+                             .strict = c->spec.strict,
                              .run_max_us = f->place == PLACE_INLINE ? f->inline_max_us : 0,
                              .queue_requests = f->queue_requests,
                              .queue_bytes = f->queue_bytes,

@@ -20,6 +20,7 @@
 #ifndef WEIR_INFERENCE_ENGINE_H
 #define WEIR_INFERENCE_ENGINE_H
 
+#include "inference/batcher.h"
 #include "inference/tensor.h"
 #include "inference/window.h"
 #include "net/loop.h"
@@ -41,11 +42,15 @@ struct engine_spec {
     int dirfd;           /* the version's folder; the engine dups what it keeps */
     const char *library; /* the runtime's shared library, or NULL: looked for */
     unsigned ports;      /* how many will be attached at most */
-    unsigned threads;    /* intra-op threads a run; 0: the engine's choice for one port on this machine */
-    unsigned batch_max;  /* most rows joined into one run; 1: never join */
+    const char *device;  /* "cpu", "cuda:0"; NULL: cpu. An engine that can not use it fails to load and says why */
+    unsigned threads;    /* intra-op threads a run; 0: measured, at most threads_max */
+    unsigned threads_max;
+    struct batch_rule batch;
     uint64_t run_max_us; /* refuse a model whose warm run takes longer (inline); 0: no limit */
     struct window *in;   /* where the jobs' inputs lie; only read by the engine */
     uint64_t out_bytes;  /* size of a port's output space (stubs) */
+    uint64_t memory_max; /* bytes of memory of its own that the process may take (stubs); 0: no limit */
+    bool strict;         /* the sandbox must have all its walls, or the load fails (stubs) */
 };
 
 struct engine_end {
@@ -67,6 +72,7 @@ struct engine_host {
 struct job {
     uint64_t id;          /* the host's; unique among the port's open jobs */
     uint64_t deadline_us; /* clock_us() of this machine; UINT64_MAX: none */
+    uint64_t submit_us;   /* clock_us() when its request was queued: latency counts from here; 0: not said */
     uint64_t block;       /* offset of its struct job_block in the input window */
     uint32_t flags;
 };

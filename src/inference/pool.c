@@ -361,8 +361,12 @@ static void start(struct instance *in)
                                .dirfd = p->spec.dirfd,
                                .library = p->library,
                                .ports = p->n_shards,
+                               .device = p->spec.device,
                                .threads = p->spec.threads,
-                               .batch_max = p->spec.batch_max,
+                               .threads_max = p->spec.threads_max,
+                               .batch = p->spec.batch,
+                               .memory_max = p->spec.memory_max,
+                               .strict = p->spec.strict,
                                .run_max_us = p->spec.run_max_us,
                                .in = p->shared->in,
                                .out_bytes = p->spec.out_bytes};

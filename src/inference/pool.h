@@ -21,7 +21,13 @@ struct pool_spec {
     int dirfd;           /* duplicated */
     bool on_thread;      /* the engine runs on the connection threads themselves (inline) */
     unsigned instances;  /* 1 … INSTANCES_MAX; 1 if on_thread */
-    unsigned threads, batch_max;
+    const char *device;  /* "cpu", "cuda:0"; NULL: cpu */
+    struct lane *lane;   /* of the device; NULL: none (the processor) */
+    unsigned threads;    /* 0: measured */
+    unsigned threads_max;
+    struct batch_rule batch;
+    uint64_t memory_max; /* of one instance; 0: no limit */
+    bool strict;         /* sandbox: required */
     uint64_t run_max_us;
     uint64_t queue_requests, queue_bytes;
     uint64_t part_bytes; /* of the input window a thread; at least twice the largest body */

@@ -18,10 +18,11 @@
 
 #include <stdatomic.h>
 
+#include "inference/batcher.h"
 #include "inference/tensor.h"
 
 #define WIRE_MAGIC 0x52494557u /* "WEIR" */
-#define WIRE_VERSION 1u
+#define WIRE_VERSION 2u
 #define WIRE_SLOTS 256u
 #define WIRE_RUNNING_MAX 256u
 
@@ -33,7 +34,11 @@ enum wire_type { WIRE_OPEN = 1, WIRE_READY, WIRE_GONE, WIRE_CLOSE };
 #define WIRE_PORTS_MAX 64
 struct wire_open {
     uint32_t magic, version, type, ports;
-    uint32_t threads, batch_max;
+    uint32_t threads, threads_max;
+    struct batch_rule batch;
+    uint32_t strict, reserved;
+    uint64_t memory_max;
+    char device[16];
     uint64_t in_size, exchange_size, out_bytes;
     uint64_t run_max_us;
     char backend[16];
@@ -55,9 +60,9 @@ struct wire_close {
 
 /* ---- the exchange ---- */
 struct wire_submit { /* 40 bytes used */
-    uint64_t id, deadline_us, block;
+    uint64_t id, deadline_us, submit_us, block;
     uint32_t flags, reserved;
-    uint64_t pad[4];
+    uint64_t pad[3];
 };
 struct wire_done {
     uint64_t id;

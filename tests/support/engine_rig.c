@@ -218,7 +218,7 @@ struct engine_rig *eng_begin_with(const struct place *place, const char *name, c
     struct engine_rig *c = xcalloc(1, sizeof *c);
     struct engine_host host = {.on = &engine_events, .ctx = c};
     struct engine_spec spec = {
-        .name = name, .backend = backend, .ports = ports, .threads = 1, .batch_max = 8, .out_bytes = ENG_OUT_BYTES};
+        .name = name, .backend = backend, .ports = ports, .threads = 1, .batch.max = 8, .out_bytes = ENG_OUT_BYTES};
     struct err e;
 
     fake_reset();

@@ -188,7 +188,7 @@ static enum err_code fake_open(struct engine **out, const struct engine_spec *sp
     g->engine.ops = &fake_engine;
     g->host = *host;
     g->ports = spec->ports;
-    g->batch_max = spec->batch_max;
+    g->batch_max = spec->batch.max;
     g->in = spec->in;
     g->spin = strncmp(spec->name, "spin/", 5) == 0;
     g->narrow = atomic_load(&fake.narrow);

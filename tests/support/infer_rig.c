@@ -86,7 +86,7 @@ struct pool_spec infer_spec(void)
                               .dirfd = -1,
                               .instances = 1,
                               .threads = 1,
-                              .batch_max = 8,
+                              .batch.max = 8,
                               .queue_requests = 100000,
                               .queue_bytes = 1ull << 30,
                               .part_bytes = 1 << 22,

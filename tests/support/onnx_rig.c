@@ -106,7 +106,7 @@ void onnx_rig_wait(struct onnx_rig *r)
 void onnx_rig_begin(struct onnx_rig *r, const char *folder, void (*more)(struct engine_spec *spec))
 {
     struct engine_host host = {.on = &engine_events, .ctx = r};
-    struct engine_spec spec = {.name = "test/1", .backend = "onnx", .ports = 1, .batch_max = 16};
+    struct engine_spec spec = {.name = "test/1", .backend = "onnx", .ports = 1, .batch.max = 16};
     struct err e = {0};
 
     *r = (struct onnx_rig){.space_size = PART};

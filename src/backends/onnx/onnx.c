@@ -173,7 +173,7 @@ static void warming(struct onnx *x, OrtRunOptions *o)
 static enum err_code warm_up(struct onnx *x, struct err *e)
 {
     struct onnx_warm w = {
-        .name = x->spec.name, .batch_max = MAX(x->spec.batch_max, 1u), .stop = &x->closing, .arena = x->arena};
+        .name = x->spec.name, .batch_max = MAX(x->spec.batch.max, 1u), .stop = &x->closing, .arena = x->arena};
     enum err_code code = ERR_OK;
 
     /* The first session twice: once to learn, and once more to have the memory that serving takes. */

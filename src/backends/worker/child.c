@@ -169,8 +169,10 @@ static enum err_code run(struct child *c, const struct worker_backend *b, struct
                                .dirfd = c->fds[2],
                                .library = c->open.library[0] ? c->open.library : NULL,
                                .ports = 1,
+                               .device = c->open.device,
                                .threads = c->open.threads,
-                               .batch_max = c->open.batch_max,
+                               .threads_max = c->open.threads_max,
+                               .batch = c->open.batch,
                                .run_max_us = c->open.run_max_us,
                                .in = c->in,
                                .out_bytes = c->open.out_bytes};

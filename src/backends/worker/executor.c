@@ -208,7 +208,7 @@ static void run_round(struct executor *x)
     atomic_store(&x->x->n_running, x->n);
     for (unsigned i = 0; i < x->n; i++) {
         const struct wire_submit *m = &x->round[i].m;
-        struct job j = {.id = i, .deadline_us = m->deadline_us, .block = m->block, .flags = m->flags};
+        struct job j = {.id = i, .deadline_us = m->deadline_us, .submit_us = m->submit_us, .block = m->block, .flags = m->flags};
 
         if (x->port->ops->submit(x->port, &j, &e) != ERR_OK) {
             struct job_result r = {.err = e, .joined = 1};

@@ -277,6 +277,7 @@ enum err_code worker_port_submit(struct port *base, const struct job *j, struct 
     t = &p->tickets[slot];
     struct wire_submit m = {.id = (uint64_t)(t->gen + 1) * TICKETS + slot,
                             .deadline_us = j->deadline_us,
+                            .submit_us = j->submit_us,
                             .block = j->block,
                             .flags = j->flags};
     if (!wire_submit(&p->wire, &m)) {

@@ -349,7 +349,10 @@ static enum err_code send_open(struct worker *w, const struct engine_spec *spec,
                           .type = WIRE_OPEN,
                           .ports = w->ports,
                           .threads = spec->threads,
-                          .batch_max = spec->batch_max,
+                          .threads_max = spec->threads_max,
+                          .batch = spec->batch,
+                          .strict = spec->strict,
+                          .memory_max = spec->memory_max,
                           .in_size = window_size(w->in),
                           .exchange_size = w->exchange_size,
                           .out_bytes = w->out_bytes,
@@ -368,6 +371,7 @@ static enum err_code send_open(struct worker *w, const struct engine_spec *spec,
     memcpy(fds + WIRE_OPEN_FDS, w->bells, w->ports * sizeof(int));
     if (!str_copy(m.backend, sizeof(m.backend), str_of(spec->backend)) ||
         !str_copy(m.name, sizeof(m.name), str_of(w->name)) ||
+        !str_copy(m.device, sizeof(m.device), str_of(spec->device ? spec->device : "cpu")) ||
         (spec->library && !str_copy(m.library, sizeof(m.library), str_of(spec->library)))) {
         return err_set(e, ERR_INVALID, "a name or path is too long for a worker: %s",
                        spec->library ? spec->library : w->name);

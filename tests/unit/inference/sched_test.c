@@ -21,7 +21,7 @@ static void open_rig(struct infer_rig *r, unsigned instances, unsigned batch_max
     fake_reset();
     memset(q, 0, sizeof q);
     s.instances = instances;
-    s.batch_max = batch_max;
+    s.batch.max = batch_max;
     infer_open(r, &fake_engine, &s, 1, false);
 }
 

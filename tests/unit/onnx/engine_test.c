@@ -113,7 +113,7 @@ static void who_joins(void **state)
 
 static void never_join(struct engine_spec *spec)
 {
-    spec->batch_max = 1;
+    spec->batch.max = 1;
 }
 
 static void join_not_wanted(void **state)

@@ -1,0 +1,3 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The rules of batcher.h. */
+#include "inference/batcher.h"

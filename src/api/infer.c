@@ -16,6 +16,7 @@
 #include "api/data.h"
 #include "api/oip.h"
 #include "base/clock.h"
+#include "base/conf.h"
 #include "base/hash.h"
 #include "base/log.h"
 
@@ -38,6 +39,10 @@ struct infer_state {
     bool rollout, counted, submitted, parsed;
     struct predictor predictor;
     uint64_t admitted; /* bytes */
+    uint64_t wait_us;  /* as predicted when it was refused; 0: not known */
+    uint64_t asked_us; /* timeout that the headers ask for; 0: none */
+    enum job_class class;
+    bool class_given; /* by a header: it stands whatever the JSON says */
     uint64_t block, block_bytes;
     uint64_t timeout_us;
     bool spoiled; /* its canary died with it and another version answered: an error of the canary all the same */
@@ -131,7 +136,11 @@ static void refuse(struct infer_state *s, const struct err *e)
     http_reply_begin(x, err_http(e->code), "application/json");
     identify(s);
     if (err_retryable(e->code)) {
-        http_reply_header(x, "Retry-After", STR("1"));
+        char n[24];
+        uint64_t seconds = MIN(s->wait_us / SECONDS(1) + 1, 60u); /* when what is ahead of it now will be done */
+
+        http_reply_header(x, "Retry-After",
+                          (struct str){n, (size_t)snprintf(n, sizeof(n), "%llu", (unsigned long long)seconds)});
     }
     b = http_reply_body(x);
     BUF_LIT(b, "{\"error\":");
@@ -149,9 +158,27 @@ static void let_go(struct infer_state *s)
     }
     s->block = WINDOW_NONE;
     if (s->sched) {
-        sched_release(s->sched, s->admitted);
+        sched_release(s->sched, s->class, s->admitted);
         s->sched = NULL;
     }
+}
+
+/* When it must be answered: what it asks for, at most what the family allows. */
+static uint64_t deadline_of(const struct infer_state *s)
+{
+    uint64_t asked = s->asked_us;
+
+    if (s->oip.timeout_us > 0) {
+        asked = asked > 0 ? MIN(asked, s->oip.timeout_us) : s->oip.timeout_us;
+    }
+    return s->r->x->t_start + (asked > 0 ? MIN(asked, s->timeout_us) : s->timeout_us);
+}
+
+static enum err_code admit(struct infer_state *s, struct sched *to, uint64_t bytes, struct err *e)
+{
+    struct admission_ask ask = {.bytes = bytes, .deadline_us = deadline_of(s), .class = s->class};
+
+    return sched_admit(to, &ask, &s->wait_us, e);
 }
 
 /* Takes the picked version: admitted there, counted there. What was chosen before is let go. */
@@ -181,7 +208,7 @@ static enum err_code choose(struct infer_state *s, const struct pick *p, uint64_
         return err_set(e, ERR_UNAVAILABLE, "version %lld of model '%s' is just going out of service; try again",
                        (long long)s->version, p->route->name);
     }
-    if (sched_admit(next, bytes, e) != ERR_OK) {
+    if (admit(s, next, bytes, e) != ERR_OK) {
         return e->code;
     }
     s->sched = next;
@@ -238,6 +265,30 @@ static enum err_code read_identity(struct infer_state *s, struct err *e)
     return ERR_OK;
 }
 
+/* Until when, and how important: known before the body, so that what can not be done in time is refused now. */
+static enum err_code read_urgency(struct infer_state *s, struct err *e)
+{
+    struct str timeout = http_header(s->r->x, "x-weir-timeout"), class = http_header(s->r->x, "x-weir-priority");
+
+    s->class = CLASS_DEFAULT;
+    if (timeout.p && (!parse_duration(timeout, &s->asked_us) || s->asked_us == 0)) {
+        return err_set(e, ERR_INVALID, "X-Weir-Timeout is a time like 250ms or 2s, not '" STR_FMT "'",
+                       (int)MIN(timeout.n, (size_t)64), timeout.p);
+    }
+    if (!class.p) {
+        return ERR_OK;
+    }
+    for (int c = 0; c < CLASS_COUNT; c++) {
+        if (str_is(class, job_class_names[c])) {
+            s->class = (enum job_class)c;
+            s->class_given = true;
+            return ERR_OK;
+        }
+    }
+    return err_set(e, ERR_INVALID, "X-Weir-Priority is critical, default or sheddable, not '" STR_FMT "'",
+                   (int)MIN(class.n, (size_t)64), class.p);
+}
+
 static enum err_code read_lengths(struct infer_state *s, struct err *e)
 {
     struct http_ex *x = s->r->x;
@@ -285,8 +336,8 @@ static void on_headers(struct request *r)
     s->r = r;
     s->block = WINDOW_NONE;
     s->model = r->arg[0];
-    if (version_arg(r, &s->named, &e) != ERR_OK || read_identity(s, &e) != ERR_OK || read_lengths(s, &e) != ERR_OK ||
-        pick_and_choose(s, &e) != ERR_OK) {
+    if (version_arg(r, &s->named, &e) != ERR_OK || read_identity(s, &e) != ERR_OK || read_urgency(s, &e) != ERR_OK ||
+        read_lengths(s, &e) != ERR_OK || pick_and_choose(s, &e) != ERR_OK) {
         refuse(s, &e);
         return;
     }
@@ -347,6 +398,27 @@ static enum err_code start_raw(struct infer_state *s, struct err *e)
     return direct_body(s, e);
 }
 
+/* The JSON says a priority that the headers did not: it is admitted again, as what it is. 1 is the highest; what comes
+ * after 2 may be shed. */
+static enum err_code reclass(struct infer_state *s, struct err *e)
+{
+    enum job_class class = s->oip.priority == 1   ? CLASS_CRITICAL
+                           : s->oip.priority == 2 ? CLASS_DEFAULT
+                                                  : CLASS_SHEDDABLE;
+    struct sched *sched = s->sched;
+
+    if (class == s->class) {
+        return ERR_OK;
+    }
+    let_go(s);
+    s->class = class;
+    if (admit(s, sched, s->admitted, e) != ERR_OK) {
+        return e->code;
+    }
+    s->sched = sched;
+    return ERR_OK;
+}
+
 static enum err_code parse(struct infer_state *s, struct err *e)
 {
     struct str json = {s->r->body.p, s->r->body.n};
@@ -355,6 +427,9 @@ static enum err_code parse(struct infer_state *s, struct err *e)
         return e->code;
     }
     s->parsed = true;
+    if (s->oip.priority > 0 && !s->class_given && reclass(s, e) != ERR_OK) {
+        return e->code;
+    }
     if (s->oip.id.n > 0 && !s->id_given) {
         if (s->oip.id.n > ID_MAX || !printable(s->oip.id)) {
             return err_set(e, ERR_INVALID, "id has 1 to %d printable characters", ID_MAX);
@@ -379,7 +454,7 @@ static void on_body(struct request *r, const char *p, size_t n)
         return;
     }
     if (r->x->length < 0) {
-        if (sched_grow(s->sched, n, &e) != ERR_OK) {
+        if (sched_grow(s->sched, s->class, n, &e) != ERR_OK) {
             refuse(s, &e);
             return;
         }
@@ -404,6 +479,7 @@ static void on_done(struct infer *in, const struct infer_result *res);
 static enum err_code submit(struct infer_state *s, struct err *e)
 {
     s->infer.block = s->block;
+    s->infer.class = s->class;
     s->infer.done = on_done;
     if (sched_submit(s->sched, &s->infer, e) != ERR_OK) {
         return e->code;
@@ -415,7 +491,6 @@ static enum err_code submit(struct infer_state *s, struct err *e)
 static void on_complete(struct request *r)
 {
     struct infer_state *s = r->state;
-    uint64_t timeout;
     struct err e;
 
     if (!s || r->x->replied) {
@@ -426,8 +501,7 @@ static void on_complete(struct request *r)
         refuse(s, &e);
         return;
     }
-    timeout = s->oip.timeout_us > 0 ? MIN(s->oip.timeout_us, s->timeout_us) : s->timeout_us;
-    s->infer.deadline_us = r->x->t_start + timeout;
+    s->infer.deadline_us = deadline_of(s);
     series_key(s->series, shard_of(s), s->has_user ? hash64(s->key.p, s->key.n) | 1 : 0);
     if (submit(s, &e) != ERR_OK) {
         refuse(s, &e);
@@ -470,13 +544,13 @@ static enum err_code move(struct infer_state *s, struct err *e)
                        (long long)s->version, STR_ARG(s->model));
     }
     b = sched_info(to);
-    if (!same_request(a, b, (void *)sched_at(s->sched, was)) || sched_admit(to, s->admitted, e) != ERR_OK) {
+    if (!same_request(a, b, (void *)sched_at(s->sched, was)) || admit(s, to, s->admitted, e) != ERR_OK) {
         return err_set(e, ERR_UNAVAILABLE, "version %lld of '" STR_FMT "' was taken out of service",
                        (long long)s->version, STR_ARG(s->model));
     }
     at = sched_take(to, s->block_bytes);
     if (at == WINDOW_NONE) {
-        sched_release(to, s->admitted);
+        sched_release(to, s->class, s->admitted);
         return err_set(e, ERR_UNAVAILABLE, "the input window of '" STR_FMT "' is full", STR_ARG(s->model));
     }
     memcpy(sched_at(to, at), sched_at(s->sched, was), s->block_bytes);
@@ -484,7 +558,7 @@ static enum err_code move(struct infer_state *s, struct err *e)
     for (uint32_t i = 0; i < block->n_in; i++) {
         block->in[i].off = block->in[i].off - was + at;
     }
-    sched_release(s->sched, s->admitted);
+    sched_release(s->sched, s->class, s->admitted);
     s->spoiled = s->arm == ARM_CANARY;
     s->sched = to;
     s->version = p.version->number;

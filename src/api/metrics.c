@@ -349,6 +349,37 @@ static void put_workers(struct buf *b, const struct views *vs)
     buf_done(&retries);
 }
 
+/* What was refused before it could hurt, and what waits. */
+static void put_queues(struct buf *b, const struct views *vs)
+{
+    static const char *const why[VERDICT_COUNT] = {[REFUSED_REQUESTS] = "requests",
+                                                   [REFUSED_BYTES] = "bytes",
+                                                   [REFUSED_LATE] = "deadline",
+                                                   [REFUSED_STANDING] = "standing_queue"};
+    struct buf waiting;
+
+    buf_init(&waiting, b->max);
+    family(b, "weir_refused_total", "counter", "Requests of a loaded version refused at once, by the bound they met.");
+    family(&waiting, "weir_queue_waiting", "gauge", "Requests that wait for an instance.");
+    for (size_t i = 0; i < vs->n_models; i++) {
+        for (size_t k = 0; k < vs->models[i]->n_versions; k++) {
+            const struct version *v = vs->models[i]->versions[k];
+            const struct admission *a = v->pool ? &pool_shared(v->pool)->admission : NULL;
+
+            for (int w = REFUSED_REQUESTS; a && w < VERDICT_COUNT; w++) {
+                version_labels(b, "weir_refused_total", v);
+                buf_addf(b, ",reason=\"%s\"} %llu\n", why[w], (unsigned long long)counter_get(&a->verdicts[w]));
+            }
+            if (a) {
+                version_labels(&waiting, "weir_queue_waiting", v);
+                buf_addf(&waiting, "} %llu\n", (unsigned long long)counter_get(&a->waiting));
+            }
+        }
+    }
+    buf_add(b, waiting.p, waiting.n);
+    buf_done(&waiting);
+}
+
 /* ---- the process ---- */
 
 static unsigned open_fds(void)
@@ -434,6 +465,7 @@ void metrics_write(struct buf *b, struct control *c, const struct admin_facts *f
     put_models(b, &vs);
     put_shares(b, &vs);
     put_workers(b, &vs);
+    put_queues(b, &vs);
     put_process(b, f);
     views_done(&vs);
 }

@@ -42,6 +42,7 @@ struct oip_output {
 struct oip_request {
     struct str id;       /* decoded; n == 0: none */
     uint64_t timeout_us; /* parameters.timeout; 0: none */
+    uint64_t priority;   /* parameters.priority: 1 is the highest; 0: none */
     bool binary_output;  /* parameters.binary_data_output */
     bool raw;            /* Inference-Header-Content-Length: 0 */
     struct oip_input *in;

@@ -109,6 +109,7 @@ enum param_id {
     PARAM_CLASSES,
     PARAM_BINARY_ALL,
     PARAM_TIMEOUT,
+    PARAM_PRIORITY,
     PARAM_SEQUENCE
 };
 
@@ -122,6 +123,7 @@ static const struct param {
     {"classification", OUT, PARAM_CLASSES},
     {"binary_data_output", TOP, PARAM_BINARY_ALL},
     {"timeout", TOP, PARAM_TIMEOUT},
+    {"priority", TOP, PARAM_PRIORITY},
     {"sequence_id", TOP, PARAM_SEQUENCE},
     {"sequence_start", TOP, PARAM_SEQUENCE},
     {"sequence_end", TOP, PARAM_SEQUENCE},
@@ -133,7 +135,7 @@ static const struct param {
 static const char *const param_member[] = {
     [PARAM_SIZE] = "parameters.binary_data_size",  [PARAM_BINARY] = "parameters.binary_data",
     [PARAM_CLASSES] = "parameters.classification", [PARAM_BINARY_ALL] = "parameters.binary_data_output",
-    [PARAM_TIMEOUT] = "parameters.timeout",
+    [PARAM_TIMEOUT] = "parameters.timeout",        [PARAM_PRIORITY] = "parameters.priority",
 };
 
 static enum err_code param_bool(struct reading *c, enum param_id id, bool *out)
@@ -163,7 +165,7 @@ static enum err_code param_u64(struct reading *c, enum param_id id, uint64_t max
 struct param_values {
     bool has_size, binary_all, binary;
     int8_t output_binary;
-    uint64_t size, classes, timeout;
+    uint64_t size, classes, timeout, priority;
 };
 
 static enum err_code param_take(struct reading *c, const struct param *p, struct param_values *v)
@@ -176,6 +178,8 @@ static enum err_code param_take(struct reading *c, const struct param *p, struct
         return param_u64(c, p->id, UINT32_MAX, &v->classes);
     case PARAM_TIMEOUT:
         return param_u64(c, p->id, UINT64_MAX, &v->timeout);
+    case PARAM_PRIORITY:
+        return param_u64(c, p->id, UINT64_MAX, &v->priority);
     case PARAM_BINARY_ALL:
         return param_bool(c, p->id, &v->binary_all);
     case PARAM_BINARY: {
@@ -569,6 +573,7 @@ static enum err_code top_read(struct reading *c, unsigned *seen)
         }
     }
     c->r.timeout_us = v.timeout;
+    c->r.priority = v.priority;
     c->r.binary_output = v.binary_all;
     return c->j.kind == JSON_ERROR || json_next(&c->j) != JSON_END ? fail_json(c) : ERR_OK;
 }

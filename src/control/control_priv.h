@@ -5,6 +5,9 @@
 
 #include "control/control.h"
 
+#define LANES_MAX 64
+#define LANE_CREDITS 32
+
 struct control {
     struct control_spec spec;
     struct family *families;
@@ -14,6 +17,7 @@ struct control {
     struct model **models;
     size_t n_models;
     struct version *slot[VERSION_SLOTS]; /* who has it; NULL: free */
+    struct device_lane lane[LANES_MAX];  /* one a device that is not the processor; "" ends them */
     uint64_t next_series;
     struct retiree *retirees; /* series that requests may still hold */
     struct timer tick;        /* once a second */

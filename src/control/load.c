@@ -256,6 +256,23 @@ static unsigned threads_for(const struct control *c, const struct family *f)
     return (unsigned)MAX((uint64_t)MAX(processors, 1) / executors, 1u);
 }
 
+/* The device's lane; NULL for the processor, or when there are more devices than lanes: then nothing is shared. */
+static struct device_lane *lane_for(struct control *c, const char *device)
+{
+    for (size_t i = 0; device && strcmp(device, "cpu") != 0 && i < LANES_MAX; i++) {
+        struct device_lane *l = &c->lane[i];
+
+        if (l->device[0] == '\0') {
+            str_copy(l->device, sizeof(l->device), str_of(device));
+            l->credits = LANE_CREDITS;
+        }
+        if (strcmp(l->device, device) == 0) {
+            return l;
+        }
+    }
+    return NULL;
+}
+
 static enum err_code open_pool(struct version *v, int dirfd, struct err *e)
 {
     struct model *m = v->model;
@@ -273,11 +290,13 @@ static enum err_code open_pool(struct version *v, int dirfd, struct err *e)
                              .threads_max = threads_for(c, f),
                              .batch = {(uint32_t)f->batch_max, f->batch_delay_us, f->batch_slo_us},
                              .device = f->device,
+                             .lane = lane_for(c, f->device),
                              .memory_max = f->memory,
                              .strict = c->spec.strict,
                              .run_max_us = f->place == PLACE_INLINE ? f->inline_max_us : 0,
                              .queue_requests = f->queue_requests,
                              .queue_bytes = f->queue_bytes,
+                             .timeout_us = f->timeout_us,
                              .part_bytes = MAX(2 * f->queue_bytes, 4 * c->spec.body_max),
                              .out_bytes = f->out_bytes};
     unsigned slot = 0;

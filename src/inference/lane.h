@@ -13,15 +13,15 @@
 
 #include "base/base.h"
 
-struct lane {
+struct device_lane {
     char device[16]; /* "cuda:0" */
     uint32_t credits;
-    _Alignas(64) _Atomic uint32_t open; /* jobs in it */
-    _Atomic uint32_t active;            /* versions with admitted requests */
+    _Atomic uint32_t open;   /* jobs in it */
+    _Atomic uint32_t active; /* versions with admitted requests */
 };
 
 /* mine: the version's jobs in the lane; here: those of the asking thread. */
-static inline bool lane_may(const struct lane *l, uint32_t mine, uint32_t here)
+static inline bool lane_may(const struct device_lane *l, uint32_t mine, uint32_t here)
 {
     uint32_t active = atomic_load_explicit(&l->active, memory_order_relaxed);
     uint32_t open = atomic_load_explicit(&l->open, memory_order_relaxed);

@@ -24,6 +24,7 @@ struct instance {
     bool changed; /* the engine is another model than the first was */
     struct timer restart;
     uint64_t deaths, own_deaths;
+    struct err last_end; /* why it ended last */
 };
 
 struct pool {
@@ -286,6 +287,7 @@ static void on_ready(void *ctx, struct engine *g, const struct model_info *info)
     }
     if (sh->info.n_in == 0 && sh->info.n_out == 0) { /* the first: from here on immutable */
         model_info_copy(&sh->info, info);
+        admission_init(&sh->admission, p->spec.queue_requests, p->spec.queue_bytes, p->spec.timeout_us, info->warm_ns);
         sh->credit = p->spec.on_thread ? 1024 : 2 * MIN(MAX(info->batch_max, 1u), 64u);
     } else if (!same_model(&sh->info, info)) {
         in->changed = in->closed = true;
@@ -335,6 +337,7 @@ static void on_gone(void *ctx, struct engine *g, const struct engine_end *why)
     }
     in->deaths++;
     in->own_deaths += why->own;
+    in->last_end = why->err;
     a = supervisor_died(&p->supervisor, why->own, now, (double)(random_u64() >> 11) * 0x1p-53);
     log_warn("inference",
              "an instance ended; it is started again version=%s instance=%u own=%d in_ms=%llu reason=\"%s\"",
@@ -437,8 +440,9 @@ enum err_code pool_open(struct pool **out, const struct pool_spec *spec, const s
         err_set(e, ERR_UNAVAILABLE, "no descriptor left to load %s, or a name that is too long", spec->name);
         goto fail;
     }
-    p->shared->queue_requests = spec->queue_requests;
-    p->shared->queue_bytes = spec->queue_bytes;
+    admission_init(&p->shared->admission, spec->queue_requests, spec->queue_bytes, spec->timeout_us, 0);
+    p->shared->lane = spec->lane;
+    p->shared->on_threads = spec->on_thread ? n_shards : 0;
     p->shared->credit = 1;
     p->shared->space_bytes = spec->on_thread ? spec->out_bytes : 0;
     if (window_new(&p->shared->in, "weir-inputs", spec->part_bytes, n_shards, !spec->on_thread, e) != ERR_OK) {
@@ -485,6 +489,7 @@ void pool_instance(const struct pool *p, unsigned i, struct pool_instance *out)
     out->engine = in->engine;
     out->deaths = in->deaths;
     out->own_deaths = in->own_deaths;
+    out->last_end = in->deaths > 0 ? in->last_end.text : NULL;
 }
 
 bool pool_productive(const struct pool *p)

@@ -17,19 +17,20 @@ struct pool;
 struct pool_spec {
     const char *name; /* "intent/2" */
     const char *backend;
-    const char *library; /* may be NULL */
-    int dirfd;           /* duplicated */
-    bool on_thread;      /* the engine runs on the connection threads themselves (inline) */
-    unsigned instances;  /* 1 … INSTANCES_MAX; 1 if on_thread */
-    const char *device;  /* "cpu", "cuda:0"; NULL: cpu */
-    struct lane *lane;   /* of the device; NULL: none (the processor) */
-    unsigned threads;    /* 0: measured */
+    const char *library;      /* may be NULL */
+    int dirfd;                /* duplicated */
+    bool on_thread;           /* the engine runs on the connection threads themselves (inline) */
+    unsigned instances;       /* 1 … INSTANCES_MAX; 1 if on_thread */
+    const char *device;       /* "cpu", "cuda:0"; NULL: cpu */
+    struct device_lane *lane; /* of the device; NULL: none (the processor) */
+    unsigned threads;         /* 0: measured */
     unsigned threads_max;
     struct batch_rule batch;
     uint64_t memory_max; /* of one instance; 0: no limit */
     bool strict;         /* sandbox: required */
     uint64_t run_max_us;
     uint64_t queue_requests, queue_bytes;
+    uint64_t timeout_us; /* deadline of requests that name none */
     uint64_t part_bytes; /* of the input window a thread; at least twice the largest body */
     uint64_t out_bytes;  /* output space a port */
     unsigned slot;       /* free in every shard */
@@ -55,6 +56,7 @@ struct pool_instance {
     const char *state;           /* "starting", "ready", "restarting" */
     const struct engine *engine; /* NULL while restarting */
     uint64_t deaths, own_deaths;
+    const char *last_end; /* why it ended last; NULL: it never did. Valid until the next event */
 };
 void pool_instance(const struct pool *p, unsigned i, struct pool_instance *out);
 bool pool_productive(const struct pool *p); /* ready once, and SUPERVISOR_PRODUCTIVE jobs answered */

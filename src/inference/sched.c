@@ -22,7 +22,9 @@ struct work {
     struct work *next, *prev;
     struct infer *owner; /* NULL: answered, cancelled */
     uint64_t block, deadline_us, submit_ns;
-    uint64_t seq; /* the how-manyeth of this scheduler */
+    uint64_t predicted_us; /* from submit to end, as admission saw it */
+    uint64_t seq;          /* the how-manyeth of this scheduler */
+    enum job_class class;
     int instance; /* -1: waiting */
     bool solo;
     uint8_t alone_deaths;
@@ -46,8 +48,9 @@ struct sched {
     struct shard *shard;
     struct sched_shared *shared;
     struct seat seat[INSTANCES_MAX];
-    struct list queue, running;
+    struct list queue[CLASS_COUNT], running;
     uint64_t seq;
+    uint64_t given; /* works given to an instance: every ADMISSION_FLOOR-th is the oldest of all */
     struct work *free;
     struct hook flush;
     struct timer sweep;
@@ -91,10 +94,61 @@ static void list_del(struct list *l, struct work *w)
     l->n--;
 }
 
+/* ---- the queue ---- */
+
+static unsigned executors(const struct sched_shared *sh)
+{
+    return sh->on_threads ? sh->on_threads : atomic_load_explicit(&sh->instances_up, memory_order_relaxed);
+}
+
+static unsigned waiting(const struct sched *s)
+{
+    unsigned n = 0;
+
+    for (int c = 0; c < CLASS_COUNT; c++) {
+        n += s->queue[c].n;
+    }
+    return n;
+}
+
+static void queue_del(struct sched *s, struct work *w)
+{
+    list_del(&s->queue[w->class], w);
+    admission_given(&s->shared->admission);
+}
+
+static void queue_back(struct sched *s, struct work *w)
+{
+    list_add_in_order(&s->queue[w->class], w);
+    admission_back(&s->shared->admission, clock_us());
+}
+
+/* The highest class first; for the floor, now and then the oldest of all. */
+static struct work *queue_first(const struct sched *s)
+{
+    bool oldest = s->given % ADMISSION_FLOOR == ADMISSION_FLOOR - 1;
+    struct work *best = NULL;
+
+    for (int c = 0; c < CLASS_COUNT; c++) {
+        struct work *w = s->queue[c].first;
+
+        if (w && (!best || (oldest && w->seq < best->seq))) {
+            best = w;
+        }
+    }
+    return best;
+}
+
 /* ---- the end of a work ---- */
 
 static void work_free(struct sched *s, struct work *w)
 {
+    struct sched_shared *sh = s->shared;
+
+    admission_end(&sh->admission, w->class);
+    if (sh->lane && atomic_fetch_sub_explicit(&sh->lane_queued, 1, memory_order_relaxed) == 1) {
+        atomic_fetch_sub_explicit(&sh->lane->active, 1, memory_order_relaxed);
+    }
     window_give(s->shared->in, s->shard->index, w->block);
     w->next = s->free;
     s->free = w;
@@ -102,7 +156,7 @@ static void work_free(struct sched *s, struct work *w)
 
 static void check_drained(struct sched *s)
 {
-    if (s->drained && s->queue.n == 0 && s->running.n == 0 && s->held == 0) {
+    if (s->drained && waiting(s) == 0 && s->running.n == 0 && s->held == 0) {
         void (*fn)(void *) = s->drained;
 
         s->drained = NULL;
@@ -190,7 +244,10 @@ static struct seat *pick_seat(struct sched *s)
         struct seat *seat = &s->seat[(k + s->shard->index) % INSTANCES_MAX];
         uint32_t load;
 
-        if (!seat->port || seat->full || seat->open >= s->shared->credit) {
+        if (!seat->port || seat->full || seat->open >= s->shared->credit ||
+            (s->shared->lane &&
+             !lane_may(s->shared->lane, atomic_load_explicit(&s->shared->lane_open, memory_order_relaxed),
+                       s->running.n))) {
             continue;
         }
         load = atomic_load_explicit(&s->shared->load[seat->index].open, memory_order_relaxed);
@@ -202,39 +259,73 @@ static struct seat *pick_seat(struct sched *s)
     return best;
 }
 
+/* Takes a waiting work out that will not be run. */
+static void drop(struct sched *s, struct work *w, enum err_code code, const char *text)
+{
+    queue_del(s, w);
+    answer_error(w, false, code, text);
+    work_free(s, w);
+}
+
+static const char text_expired[] = "the deadline passed while the request waited for its turn";
+
+/* True: the work is not worth a run any more, and is gone. While nothing runs, everything is tried that may be. */
+static bool too_late(struct sched *s, struct work *w, uint64_t now)
+{
+    if (!w->owner) { /* cancelled */
+        queue_del(s, w);
+        work_free(s, w);
+    } else if (now >= w->deadline_us) {
+        drop(s, w, ERR_TIMEOUT, text_expired);
+    } else if (s->running.n > 0 && !admission_in_time(&s->shared->admission, w->deadline_us, now)) {
+        drop(s, w, ERR_UNAVAILABLE, "the request waited so long that its run would end after its deadline; try later");
+    } else {
+        return false;
+    }
+    return true;
+}
+
+static void given(struct sched *s, struct work *w, struct seat *seat)
+{
+    struct sched_shared *sh = s->shared;
+
+    queue_del(s, w);
+    list_add(&s->running, w);
+    s->given++;
+    w->instance = (int)seat->index;
+    seat->open++;
+    seat->dirty = true;
+    atomic_fetch_add_explicit(&sh->load[seat->index].open, 1, memory_order_relaxed);
+    if (sh->lane) {
+        atomic_fetch_add_explicit(&sh->lane_open, 1, memory_order_relaxed);
+        atomic_fetch_add_explicit(&sh->lane->open, 1, memory_order_relaxed);
+    }
+}
+
 static void dispatch(struct sched *s)
 {
+    uint64_t now = clock_us();
     struct seat *seat;
+    struct work *w;
     struct err e;
 
-    while (s->queue.first && (seat = pick_seat(s)) != NULL) {
-        struct work *w = s->queue.first;
+    while ((w = queue_first(s)) != NULL && (seat = pick_seat(s)) != NULL) {
         struct job j = {.id = (uint64_t)(uintptr_t)w,
                         .deadline_us = w->deadline_us,
+                        .submit_us = w->submit_ns / 1000,
                         .block = w->block,
                         .flags = w->solo ? JOB_SOLO : 0};
 
-        if (!w->owner) { /* cancelled */
-            list_del(&s->queue, w);
-            work_free(s, w);
+        if (too_late(s, w, now)) {
             continue;
         }
-        if (seat->port->ops->submit(seat->port, &j, &e) != ERR_OK) {
-            if (e.code == ERR_UNAVAILABLE) { /* full, or just dying: its done() or down() calls us again */
-                seat->full = true;
-            } else { /* it takes it at no time */
-                list_del(&s->queue, w);
-                answer_error(w, false, e.code, e.text);
-                work_free(s, w);
-            }
-            continue;
+        if (seat->port->ops->submit(seat->port, &j, &e) == ERR_OK) {
+            given(s, w, seat);
+        } else if (e.code == ERR_UNAVAILABLE) { /* full, or just dying: its done() or down() calls us again */
+            seat->full = true;
+        } else { /* it takes it at no time */
+            drop(s, w, e.code, e.text);
         }
-        list_del(&s->queue, w);
-        list_add(&s->running, w);
-        w->instance = (int)seat->index;
-        seat->open++;
-        seat->dirty = true;
-        atomic_fetch_add_explicit(&s->shared->load[seat->index].open, 1, memory_order_relaxed);
     }
 }
 
@@ -252,7 +343,7 @@ static void on_flush(struct hook *h)
             seat->port->ops->flush(seat->port);
         }
     }
-    if (s->queue.first && pick_seat(s)) {
+    if (waiting(s) > 0 && pick_seat(s)) {
         loop_defer(s->shard->loop, &s->flush);
     }
     check_drained(s);
@@ -278,7 +369,7 @@ static bool try_again(struct sched *s, struct work *w, const struct job_result *
     }
     w->instance = -1;
     atomic_fetch_add_explicit(&s->shared->retried, 1, memory_order_relaxed);
-    list_add_in_order(&s->queue, w);
+    queue_back(s, w);
     return true;
 }
 
@@ -286,20 +377,29 @@ static void on_done(void *ctx, uint64_t id, const struct job_result *r)
 {
     struct seat *seat = ctx;
     struct sched *s = seat->sched;
+    struct sched_shared *sh = s->shared;
     struct work *w = (struct work *)(uintptr_t)id;
 
     list_del(&s->running, w);
     seat->open--;
     seat->full = false;
-    atomic_fetch_sub_explicit(&s->shared->load[seat->index].open, 1, memory_order_relaxed);
+    atomic_fetch_sub_explicit(&sh->load[seat->index].open, 1, memory_order_relaxed);
+    if (sh->lane) {
+        atomic_fetch_sub_explicit(&sh->lane_open, 1, memory_order_relaxed);
+        atomic_fetch_sub_explicit(&sh->lane->open, 1, memory_order_relaxed);
+    }
     if (!r->lost || !try_again(s, w, r)) {
         if (!r->lost) {
-            atomic_fetch_add_explicit(&s->shared->answered, 1, memory_order_relaxed);
+            atomic_fetch_add_explicit(&sh->answered, 1, memory_order_relaxed);
+        }
+        if (!r->lost && r->compute_ns > 0) {
+            admission_learn(&sh->admission, r->compute_ns, r->joined, w->predicted_us,
+                            (clock_ns() - w->submit_ns) / 1000);
         }
         answer(w, r, r->lost);
         work_free(s, w);
     }
-    if (s->queue.first || s->drained) {
+    if (waiting(s) > 0 || s->drained) {
         loop_defer(s->shard->loop, &s->flush);
     }
 }
@@ -328,7 +428,7 @@ static void on_down(void *ctx)
     seat->port = NULL;
     seat->dirty = false;
     p->ops->detach(p);
-    if (seat->sched->queue.first || seat->sched->drained) {
+    if (waiting(seat->sched) > 0 || seat->sched->drained) {
         loop_defer(seat->sched->shard->loop, &seat->sched->flush);
     }
 }
@@ -342,12 +442,12 @@ static void on_sweep(struct timer *t)
     struct sched *s = CONTAINER_OF(t, struct sched, sweep);
     uint64_t now = clock_us();
 
-    for (struct work *w = s->queue.first, *next; w; w = next) {
-        next = w->next;
-        if (now >= w->deadline_us) {
-            list_del(&s->queue, w);
-            answer_error(w, false, ERR_TIMEOUT, "the deadline passed while the request waited for its turn");
-            work_free(s, w);
+    for (int c = 0; c < CLASS_COUNT; c++) {
+        for (struct work *w = s->queue[c].first, *next; w; w = next) {
+            next = w->next;
+            if (now >= w->deadline_us) {
+                drop(s, w, ERR_TIMEOUT, text_expired);
+            }
         }
     }
     for (struct work *w = s->running.first, *next; w; w = next) {
@@ -360,7 +460,7 @@ static void on_sweep(struct timer *t)
             }
         }
     }
-    if (s->queue.n + s->running.n > 0) {
+    if (waiting(s) + s->running.n > 0) {
         timer_set(s->shard->loop, &s->sweep, now + SWEEP_US);
     }
     check_drained(s);
@@ -368,47 +468,53 @@ static void on_sweep(struct timer *t)
 
 /* ---- for the api ---- */
 
-static enum err_code too_many_bytes(const struct sched_shared *sh, uint64_t held, uint64_t more, struct err *e)
+static enum err_code too_many_bytes(const struct sched_shared *sh, uint64_t more, struct err *e)
 {
     return err_set(e, ERR_UNAVAILABLE,
                    "%s holds %llu bytes of requests, and %llu more are above its bound of %llu: try again later",
-                   sh->name, (unsigned long long)held, (unsigned long long)more, (unsigned long long)sh->queue_bytes);
+                   sh->name, (unsigned long long)atomic_load(&sh->admission.bytes), (unsigned long long)more,
+                   (unsigned long long)sh->admission.bytes_max);
 }
 
-enum err_code sched_admit(struct sched *s, uint64_t bytes, struct err *e)
+static enum err_code late(const struct sched_shared *sh, uint64_t wait_us, struct err *e)
+{
+    return err_set(e, ERR_UNAVAILABLE,
+                   "%s has so much to do that the answer would come in %.1f ms, after the deadline: try again later",
+                   sh->name, (double)wait_us / 1000);
+}
+
+enum err_code sched_admit(struct sched *s, const struct admission_ask *ask, uint64_t *wait_us, struct err *e)
 {
     struct sched_shared *sh = s->shared;
-    uint64_t requests = atomic_fetch_add_explicit(&sh->requests, 1, memory_order_relaxed) + 1;
-    uint64_t all = atomic_fetch_add_explicit(&sh->bytes, bytes, memory_order_relaxed) + bytes;
 
-    s->held++;
-    if (requests <= sh->queue_requests && all <= sh->queue_bytes) {
+    switch (admission_enter(&sh->admission, ask, executors(sh), clock_us(), wait_us)) {
+    case REFUSED_REQUESTS:
+        return err_set(e, ERR_UNAVAILABLE,
+                       "%s has %llu requests waiting or running, all that it may have for %s ones: try again later",
+                       sh->name, (unsigned long long)admission_requests(&sh->admission), job_class_names[ask->class]);
+    case REFUSED_BYTES:
+        return too_many_bytes(sh, ask->bytes, e);
+    case REFUSED_LATE:
+        return late(sh, *wait_us, e);
+    case REFUSED_STANDING:
+        return err_set(
+            e, ERR_UNAVAILABLE,
+            "%s has had more work than it can do for a while, the request would wait %.1f ms: try again later",
+            sh->name, (double)*wait_us / 1000);
+    default:
+        s->held++;
         return ERR_OK;
     }
-    sched_release(s, bytes);
-    if (requests > sh->queue_requests) {
-        return err_set(e, ERR_UNAVAILABLE, "%s has %llu requests waiting or running, all it may have: try again later",
-                       sh->name, (unsigned long long)sh->queue_requests);
-    }
-    return too_many_bytes(sh, all - bytes, bytes, e);
 }
 
-enum err_code sched_grow(struct sched *s, uint64_t bytes, struct err *e)
+enum err_code sched_grow(struct sched *s, enum job_class class, uint64_t bytes, struct err *e)
 {
-    struct sched_shared *sh = s->shared;
-    uint64_t all = atomic_fetch_add_explicit(&sh->bytes, bytes, memory_order_relaxed) + bytes;
-
-    if (all <= sh->queue_bytes) {
-        return ERR_OK;
-    }
-    atomic_fetch_sub_explicit(&sh->bytes, bytes, memory_order_relaxed);
-    return too_many_bytes(sh, all - bytes, bytes, e);
+    return admission_grow(&s->shared->admission, class, bytes) ? ERR_OK : too_many_bytes(s->shared, bytes, e);
 }
 
-void sched_release(struct sched *s, uint64_t bytes)
+void sched_release(struct sched *s, enum job_class class, uint64_t bytes)
 {
-    atomic_fetch_sub_explicit(&s->shared->requests, 1, memory_order_relaxed);
-    atomic_fetch_sub_explicit(&s->shared->bytes, bytes, memory_order_relaxed);
+    admission_leave(&s->shared->admission, class, bytes);
     s->held--;
     if (s->drained) {
         loop_defer(s->shard->loop, &s->flush);
@@ -435,18 +541,12 @@ const struct model_info *sched_info(const struct sched *s)
     return &s->shared->info;
 }
 
-enum err_code sched_submit(struct sched *s, struct infer *r, struct err *e)
+/* A new work, or one that was used before. */
+static struct work *work_new(struct sched *s, struct infer *r)
 {
+    struct sched_shared *sh = s->shared;
     struct work *w = s->free;
 
-    if (s->abandoned) {
-        return err_set(e, ERR_UNAVAILABLE, "%s is out of service", s->shared->name);
-    }
-    if (convicted(s, r->block)) {
-        return err_set(e, ERR_REFUSED,
-                       "the same request ended two worker processes of %s a short while ago; it is refused",
-                       s->shared->name);
-    }
     if (w) {
         s->free = w->next;
     } else {
@@ -457,9 +557,32 @@ enum err_code sched_submit(struct sched *s, struct infer *r, struct err *e)
                        .deadline_us = r->deadline_us,
                        .submit_ns = clock_ns(),
                        .seq = s->seq++,
+                       .class = r->class,
                        .instance = -1};
-    r->work = w;
-    list_add(&s->queue, w);
+    w->predicted_us = admission_submit(&sh->admission, w->class, executors(sh), w->submit_ns / 1000);
+    if (sh->lane && atomic_fetch_add_explicit(&sh->lane_queued, 1, memory_order_relaxed) == 0) {
+        atomic_fetch_add_explicit(&sh->lane->active, 1, memory_order_relaxed);
+    }
+    return w;
+}
+
+enum err_code sched_submit(struct sched *s, struct infer *r, struct err *e)
+{
+    struct sched_shared *sh = s->shared;
+    uint64_t wait_us;
+
+    if (s->abandoned) {
+        return err_set(e, ERR_UNAVAILABLE, "%s is out of service", sh->name);
+    }
+    if (convicted(s, r->block)) {
+        return err_set(e, ERR_REFUSED,
+                       "the same request ended two worker processes of %s a short while ago; it is refused", sh->name);
+    }
+    if (!admission_fits(&sh->admission, r->class, r->deadline_us, executors(sh), clock_us(), &wait_us)) {
+        return late(sh, wait_us, e);
+    }
+    r->work = work_new(s, r);
+    list_add(&s->queue[r->class], r->work);
     loop_defer(s->shard->loop, &s->flush);
     if (s->sweep.slot == 0) {
         timer_set(s->shard->loop, &s->sweep, loop_now(s->shard->loop) + SWEEP_US);
@@ -509,7 +632,7 @@ enum err_code sched_attach(struct sched *s, unsigned instance, struct engine *g,
     assert(!seat->port && seat->open == 0);
     seat->full = false;
     rc = g->ops->attach(g, &host, &seat->port, e);
-    if (rc == ERR_OK && s->queue.first) {
+    if (rc == ERR_OK && waiting(s) > 0) {
         loop_defer(s->shard->loop, &s->flush);
     }
     return rc;
@@ -525,8 +648,8 @@ void sched_drain(struct sched *s, void (*drained)(void *ctx), void *ctx)
 void sched_abandon(struct sched *s)
 {
     s->abandoned = true;
-    for (struct work *w; (w = s->queue.first) != NULL;) {
-        list_del(&s->queue, w);
+    for (struct work *w; (w = queue_first(s)) != NULL;) {
+        queue_del(s, w);
         answer_error(w, true, ERR_UNAVAILABLE, "the version was taken out of service while the request waited");
         work_free(s, w);
     }
@@ -535,7 +658,7 @@ void sched_abandon(struct sched *s)
 
 void sched_free(struct sched *s)
 {
-    assert(s->queue.n == 0 && s->running.n == 0 && s->held == 0);
+    assert(waiting(s) == 0 && s->running.n == 0 && s->held == 0);
     for (unsigned i = 0; i < INSTANCES_MAX; i++) {
         if (s->seat[i].port) {
             s->seat[i].port->ops->detach(s->seat[i].port);
@@ -555,5 +678,5 @@ void sched_free(struct sched *s)
 
 unsigned sched_waiting(const struct sched *s)
 {
-    return s->queue.n;
+    return waiting(s);
 }

@@ -9,8 +9,11 @@
  * and whoever admitted it releases it, after done or instead of submit (sched_release). What is
  * submitted in one burst of the loop goes off together at its end.
  *
- * Deadlines: a waiting request whose deadline passes is answered ERR_TIMEOUT; so is a running one, whose place and
- * bytes stay taken until the engine lets go. Deaths: a job that an engine lost is given to the next instance or waits
+ * The order is first in, first out within a class, the higher class first, with a floor (admission.h).
+ *
+ * Deadlines: a waiting request whose deadline passes is answered ERR_TIMEOUT, one whose run would end too late
+ * ERR_UNAVAILABLE; neither is run. A running one whose deadline passes is answered ERR_TIMEOUT too; its place and bytes
+ * stay taken until the engine lets go. Deaths: a job that an engine lost is given to the next instance or waits
  * for the restart; jobs that were being run by an instance that died by itself are from then on run alone, and one that
  * is alone in flight at two such deaths is answered ERR_MODEL, remembered by its fingerprint and refused for ten
  * minutes (a query of death).
@@ -21,7 +24,9 @@
 
 #include <stdatomic.h>
 
+#include "inference/admission.h"
 #include "inference/engine.h"
+#include "inference/lane.h"
 #include "inference/shard.h"
 
 #define INSTANCES_MAX 16
@@ -32,14 +37,16 @@
 struct sched_shared {
     char name[TENSOR_NAME_MAX + 1]; /* "intent/2" */
     struct window *in;
-    struct model_info info;               /* immutable once ready */
-    uint64_t queue_requests, queue_bytes; /* bounds of what is admitted */
-    unsigned credit;                      /* jobs a port may have open at its instance */
-    uint64_t space_bytes; /* output space of a flush, for engines that run on the thread itself; 0: none */
-    _Alignas(64) _Atomic uint64_t requests, bytes; /* admitted now */
-    _Atomic uint64_t answered;                     /* jobs that came back from an engine, well or not */
-    _Atomic uint64_t retried;                      /* jobs given to an instance again after a death */
+    struct model_info info;   /* immutable once ready */
+    unsigned credit;          /* jobs a port may have open at its instance */
+    unsigned on_threads;      /* so many connection threads run the engine themselves; 0: instances do */
+    uint64_t space_bytes;     /* output space of a flush, for engines that run on the thread itself; 0: none */
+    struct device_lane *lane; /* of the device; NULL: none */
+    struct admission admission;
+    _Alignas(64) _Atomic uint64_t answered; /* jobs that came back from an engine, well or not */
+    _Atomic uint64_t retried;               /* jobs given to an instance again after a death */
     _Atomic uint32_t instances_up;
+    _Atomic uint32_t lane_open, lane_queued; /* jobs in the lane; submitted requests: its share counts while > 0 */
     _Alignas(64) struct {
         _Alignas(64) _Atomic uint32_t open; /* jobs at this instance, of all threads */
     } load[INSTANCES_MAX];
@@ -63,24 +70,25 @@ struct infer {
     struct work *work; /* private */
     uint64_t block;    /* from sched_take */
     uint64_t deadline_us;
+    enum job_class class; /* as it was admitted */
     void (*done)(struct infer *r, const struct infer_result *res);
 };
 
 /* ---- for the api ---- */
-/* Counts the request in, and holds the scheduler until sched_release. ERR_UNAVAILABLE (503) when the version's bound in
- * requests or bytes is reached. */
-enum err_code sched_admit(struct sched *s, uint64_t bytes, struct err *e) MUST_USE;
+/* Counts the request in, and holds the scheduler until sched_release. ERR_UNAVAILABLE (503) when the rules of
+ * admission.h refuse it: *wait_us is then how long the queue is predicted to take. */
+enum err_code sched_admit(struct sched *s, const struct admission_ask *ask, uint64_t *wait_us, struct err *e) MUST_USE;
 /* More bytes for a request that is admitted and whose length was not known; on failure (503) they are not counted.
  * sched_release takes them all. */
-enum err_code sched_grow(struct sched *s, uint64_t bytes, struct err *e) MUST_USE;
-void sched_release(struct sched *s, uint64_t bytes);
+enum err_code sched_grow(struct sched *s, enum job_class class, uint64_t bytes, struct err *e) MUST_USE;
+void sched_release(struct sched *s, enum job_class class, uint64_t bytes);
 /* A block of the input window; WINDOW_NONE when this thread's part is full. */
 uint64_t sched_take(struct sched *s, uint64_t bytes);
 void sched_give(struct sched *s, uint64_t block); /* of a block that was not submitted */
 uint8_t *sched_at(struct sched *s, uint64_t block);
 const struct model_info *sched_info(const struct sched *s);
-/* The block is the scheduler's from then on. ERR_REFUSED for a query of death; the block stays the caller's on failure.
- */
+/* The block is the scheduler's from then on. ERR_REFUSED for a query of death, ERR_UNAVAILABLE when it would not end
+ * before its deadline; the block stays the caller's on failure. */
 enum err_code sched_submit(struct sched *s, struct infer *r, struct err *e) MUST_USE;
 /* The owner goes away: no done() will come. */
 void sched_cancel(struct infer *r);

@@ -88,6 +88,7 @@ struct pool_spec infer_spec(void)
                               .threads = 1,
                               .batch.max = 8,
                               .queue_requests = 100000,
+                              .timeout_us = SECONDS(30),
                               .queue_bytes = 1ull << 30,
                               .part_bytes = 1 << 22,
                               .out_bytes = 1 << 20,
@@ -198,7 +199,7 @@ static void on_done(struct infer *infer, const struct infer_result *res)
     q->answered_us = clock_us();
     q->order = atomic_fetch_add(&answers, 1);
     q->right = q->err.code == ERR_OK && outputs_right(q, res->job);
-    sched_release(q->rig->shards[q->shard].sched[SLOT], q->bytes);
+    sched_release(q->rig->shards[q->shard].sched[SLOT], q->class, q->bytes);
     if (q->then) {
         q->then(q);
     }
@@ -233,6 +234,7 @@ static enum err_code give_in(struct infer_rig *r, struct infer_req *q, unsigned 
     struct sched *s = r->shards[shard].sched[SLOT];
     void (*then)(struct infer_req *) = q->then;
     void *ctx = q->ctx;
+    enum job_class class = q->class;
     uint64_t block;
 
     *q = (struct infer_req){.rig = r,
@@ -241,23 +243,26 @@ static enum err_code give_in(struct infer_rig *r, struct infer_req *q, unsigned 
                             .rows = rows,
                             .spin = trips > 0,
                             .bytes = BLOCK_BYTES(rows),
+                            .class = class,
                             .then = then,
                             .ctx = ctx};
     q->infer.done = on_done;
     q->infer.deadline_us = after_us ? clock_us() + after_us : UINT64_MAX;
-    if (sched_admit(s, q->bytes, &q->err) != ERR_OK) {
+    q->infer.class = q->class;
+    if (sched_admit(s, &(struct admission_ask){q->bytes, q->infer.deadline_us, q->class}, &q->wait_us, &q->err) !=
+        ERR_OK) {
         return q->err.code;
     }
     block = sched_take(s, q->bytes);
     if (block == WINDOW_NONE) {
-        sched_release(s, q->bytes);
+        sched_release(s, q->class, q->bytes);
         return err_set(&q->err, ERR_UNAVAILABLE, "the window is full");
     }
     fill(sched_at(s, 0), block, q, trips);
     q->infer.block = block;
     if (sched_submit(s, &q->infer, &q->err) != ERR_OK) {
         sched_give(s, block);
-        sched_release(s, q->bytes);
+        sched_release(s, q->class, q->bytes);
         return q->err.code;
     }
     return ERR_OK;

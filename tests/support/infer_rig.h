@@ -56,6 +56,8 @@ struct infer_req {
     struct infer_rig *rig;
     unsigned shard, n_done;
     uint64_t bytes;
+    enum job_class class; /* set before; what came stays */
+    uint64_t wait_us;     /* of a refusal */
     float value;
     int64_t rows;
     bool spin;

@@ -25,6 +25,7 @@ static void reads_everything(void **state)
     assert_int_equal(case_read(&c, json, 7), ERR_OK);
     assert_true(str_is(c.r.id, "a/b"));
     assert_int_equal(c.r.timeout_us, 1500000);
+    assert_int_equal(c.r.priority, 3);
     assert_true(c.r.binary_output);
     assert_false(c.r.raw);
     assert_int_equal(c.r.n_in, 2);
@@ -167,6 +168,8 @@ static const struct refusal {
     {"{\"inputs\":[],\"parameters\":{\"a\":{}}}", "parameters 'a' must be a string, a number or a boolean", 0},
     {"{\"inputs\":[],\"parameters\":{\"timeout\":1.5}}",
      "parameters.timeout must be a whole number of microseconds, not 1.5", 0},
+    {"{\"inputs\":[],\"parameters\":{\"priority\":-1}}",
+     "parameters.priority must be a whole number, 0 or more, not -1", 0},
     {"{\"inputs\":[],\"parameters\":{\"timeout\":-1}}",
      "parameters.timeout must be a whole number of microseconds, not -1", 0},
     {"{\"inputs\":[],\"parameters\":{\"timeout\":\"1s\"}}", "parameters.timeout must be a whole number of microseconds",

@@ -502,7 +502,7 @@ static void load_and_deaths(void **state)
                      load[i].failed[ERR_TIMEOUT]);
         }
     }
-    assert_int_equal(atomic_load(&pool_shared(r.pool)->requests), 0);
+    assert_int_equal(admission_requests(&pool_shared(r.pool)->admission), 0);
     end(&r);
 }
 

@@ -30,8 +30,8 @@ static void close_rig(struct infer_rig *r)
     const struct sched_shared *sh = pool_shared(r->pool);
 
     INFER_UNTIL(r, window_used(sh->in, 0) == 0);
-    assert_int_equal(atomic_load(&sh->requests), 0);
-    assert_int_equal(atomic_load(&sh->bytes), 0);
+    assert_int_equal(admission_requests(&sh->admission), 0);
+    assert_int_equal(atomic_load(&sh->admission.bytes), 0);
     for (unsigned i = 0; i < INSTANCES_MAX; i++) {
         assert_int_equal(atomic_load(&sh->load[i].open), 0);
     }
@@ -190,6 +190,14 @@ static void a_full_port_does_not_block_another(void **state)
 
 /* ---- bounds ---- */
 
+static enum err_code admit(struct sched *s, uint64_t bytes, struct err *e)
+{
+    struct admission_ask ask = {.bytes = bytes, .deadline_us = UINT64_MAX, .class = CLASS_CRITICAL};
+    uint64_t wait_us;
+
+    return sched_admit(s, &ask, &wait_us, e);
+}
+
 static void admission(void **state)
 {
     struct infer_rig r;
@@ -203,18 +211,89 @@ static void admission(void **state)
     s.queue_bytes = 1000;
     infer_open(&r, &fake_engine, &s, 1, false);
     sched = r.shards[0].sched[s.slot];
-    assert_int_equal(sched_admit(sched, 400, &e), ERR_OK);
-    assert_int_equal(sched_admit(sched, 601, &e), ERR_UNAVAILABLE);
+    assert_int_equal(admit(sched, 400, &e), ERR_OK);
+    assert_int_equal(admit(sched, 601, &e), ERR_UNAVAILABLE);
     assert_non_null(strstr(e.text, "1000"));
-    assert_int_equal(sched_admit(sched, 600, &e), ERR_OK);
-    assert_int_equal(sched_admit(sched, 0, &e), ERR_OK);
-    assert_int_equal(sched_admit(sched, 0, &e), ERR_UNAVAILABLE);
+    assert_int_equal(admit(sched, 600, &e), ERR_OK);
+    assert_int_equal(admit(sched, 0, &e), ERR_OK);
+    assert_int_equal(admit(sched, 0, &e), ERR_UNAVAILABLE);
     assert_non_null(strstr(e.text, "3 requests"));
-    sched_release(sched, 600);
-    assert_int_equal(sched_admit(sched, 600, &e), ERR_OK);
-    sched_release(sched, 600);
-    sched_release(sched, 400);
-    sched_release(sched, 0);
+    sched_release(sched, CLASS_CRITICAL, 600);
+    assert_int_equal(admit(sched, 600, &e), ERR_OK);
+    sched_release(sched, CLASS_CRITICAL, 600);
+    sched_release(sched, CLASS_CRITICAL, 400);
+    sched_release(sched, CLASS_CRITICAL, 0);
+    close_rig(&r);
+}
+
+/* Higher classes first, in their order; every ADMISSION_FLOOR-th is the oldest of all. */
+static void classes(void **state)
+{
+    enum { ALL = 40 };
+    struct infer_rig r;
+    unsigned first_critical = UINT32_MAX, last_critical = 0, sheddable_before = 0;
+
+    (void)state;
+    open_rig(&r, 1, 1);
+    atomic_store(&fake.hold, true);
+    for (unsigned i = 0; i < ALL; i++) { /* the first two go to the engine at once */
+        q[i].class = i < 12 ? CLASS_SHEDDABLE : CLASS_CRITICAL;
+        send(&r, i, (float)i, 0);
+        if (i == 1) {
+            infer_turns(&r, 5);
+        }
+    }
+    atomic_store(&fake.hold, false);
+    fake_go();
+    for (unsigned i = 0; i < ALL; i++) {
+        INFER_UNTIL(&r, q[i].n_done == 1);
+        assert_int_equal(q[i].err.code, ERR_OK);
+    }
+    for (unsigned i = 12; i < ALL; i++) {
+        first_critical = MIN(first_critical, q[i].order);
+        last_critical = MAX(last_critical, q[i].order);
+        assert_true(i == 12 || q[i].order > q[i - 1].order);
+    }
+    for (unsigned i = 2; i < 12; i++) {
+        sheddable_before += q[i].order < last_critical;
+        assert_true(i == 2 || q[i].order > q[i - 1].order);
+    }
+    assert_true(first_critical < q[2].order);
+    assert_in_range(sheddable_before, 1, ALL / ADMISSION_FLOOR); /* the floor, and no more than it */
+    close_rig(&r);
+}
+
+/* What can not be done in time is refused at once, and is not run. */
+static void predicted_too_late(void **state)
+{
+    enum { AHEAD = 8 };
+    struct infer_rig r;
+    unsigned submits;
+
+    (void)state;
+    open_rig(&r, 1, 1);
+    atomic_store(&fake.run_us, MILLIS(10));
+    for (unsigned i = 0; i < 3; i++) { /* it learns how long a run takes */
+        assert_int_equal(infer_send(&r, &q[i], 0, 1, 1, 0), ERR_OK);
+        INFER_UNTIL(&r, q[i].n_done == 1);
+    }
+    atomic_store(&fake.hold, true);
+    for (unsigned i = 0; i < AHEAD; i++) {
+        assert_int_equal(infer_send(&r, &q[i], 0, 1, 1, 0), ERR_OK);
+    }
+    infer_turns(&r, 5);
+    submits = fake_counts().submits;
+    assert_int_equal(infer_send(&r, &q[AHEAD], 0, 1, 1, MILLIS(1)), ERR_UNAVAILABLE);
+    assert_non_null(strstr(q[AHEAD].err.text, "deadline"));
+    assert_true(q[AHEAD].wait_us > MILLIS(1));
+    assert_int_equal(infer_send(&r, &q[AHEAD], 0, 1, 1, SECONDS(60)), ERR_OK);
+    assert_int_equal(fake_counts().submits, submits);
+    atomic_store(&fake.hold, false);
+    fake_go();
+    for (unsigned i = 0; i <= AHEAD; i++) {
+        INFER_UNTIL(&r, q[i].n_done == 1);
+        assert_int_equal(q[i].err.code, ERR_OK);
+    }
     close_rig(&r);
 }
 
@@ -309,7 +388,7 @@ static void cancelled_while_waiting(void **state)
     assert_int_equal(fake_counts().submits, 3); /* nobody computes for one who left */
     INFER_UNTIL(&r, window_used(pool_shared(r.pool)->in, 0) == 0);
     assert_int_equal(q[2].n_done, 0);
-    sched_release(r.shards[0].sched[infer_spec().slot], q[2].bytes);
+    sched_release(r.shards[0].sched[infer_spec().slot], q[2].class, q[2].bytes);
     close_rig(&r);
 }
 
@@ -328,7 +407,7 @@ static void cancelled_while_running(void **state)
     fake_go();
     INFER_UNTIL(&r, window_used(pool_shared(r.pool)->in, 0) == 0);
     assert_int_equal(q[0].n_done, 0);
-    sched_release(r.shards[0].sched[infer_spec().slot], q[0].bytes);
+    sched_release(r.shards[0].sched[infer_spec().slot], q[0].class, q[0].bytes);
     close_rig(&r);
 }
 
@@ -338,7 +417,7 @@ static void cancel_the_next(struct infer_req *me)
     struct infer_req *other = me->ctx;
 
     sched_cancel(&other->infer);
-    sched_release(me->rig->shards[0].sched[infer_spec().slot], other->bytes);
+    sched_release(me->rig->shards[0].sched[infer_spec().slot], other->class, other->bytes);
     assert_int_equal(infer_send(me->rig, &q[10], 0, 10, 1, 0), ERR_OK);
 }
 
@@ -668,6 +747,8 @@ int main(void)
         cmocka_unit_test(credit_bounds_what_is_out),
         cmocka_unit_test(least_loaded_first),
         cmocka_unit_test(admission),
+        cmocka_unit_test(classes),
+        cmocka_unit_test(predicted_too_late),
         cmocka_unit_test(a_full_window),
         cmocka_unit_test(deadline_while_waiting),
         cmocka_unit_test(deadline_while_running),

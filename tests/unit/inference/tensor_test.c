@@ -130,7 +130,10 @@ static struct model_info sample(void)
                            .joins = true,
                            .batch_max = 16,
                            .warm_ns = 12345678901ull,
-                           .memory = 1ull << 33};
+                           .memory = 1ull << 33,
+                           .many_ns = 23456789012ull,
+                           .many_rows = 8,
+                           .threads = 3};
 
     m.in = xcalloc(2, sizeof *m.in);
     m.out = xcalloc(1, sizeof *m.out);
@@ -158,7 +161,8 @@ static void assert_same(const struct model_info *a, const struct model_info *b)
     assert_int_equal(a->n_out, b->n_out);
     assert_int_equal(a->joins, b->joins);
     assert_int_equal(a->batch_max, b->batch_max);
-    assert_true(a->warm_ns == b->warm_ns && a->memory == b->memory);
+    assert_true(a->warm_ns == b->warm_ns && a->memory == b->memory && a->many_ns == b->many_ns);
+    assert_true(a->many_rows == b->many_rows && a->threads == b->threads);
     assert_same_tensors(a->in, b->in, a->n_in);
     assert_same_tensors(a->out, b->out, a->n_out);
 }

@@ -105,7 +105,7 @@ void *xmalloc(size_t n)
 void *xcalloc(size_t n, size_t size)
 {
     size_t some = n && size;
-    return or_abort(calloc(some ? n : 1, some ? size : 1), n);
+    return or_abort(calloc(some ? n : 1, some ? size : 1), n * size);
 }
 
 void *xrealloc(void *p, size_t n)

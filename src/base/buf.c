@@ -30,7 +30,7 @@ void buf_done(struct buf *b)
 void buf_clear(struct buf *b)
 {
     b->n = 0;
-    b->over = false;
+    b->over = b->lack = false;
 }
 
 void buf_trim(struct buf *b, size_t keep)
@@ -54,7 +54,7 @@ static bool buf_grow(struct buf *b, size_t more)
     cap = MIN(MAX(cap, (size_t)BUF_LEAST), b->max);
     char *p = realloc(b->p, cap + 1);
     if (!p) {
-        b->over = true;
+        b->over = b->lack = true;
         return false;
     }
     b->p = p;

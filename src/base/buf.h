@@ -14,11 +14,12 @@ struct buf {
     char *p;
     size_t n, cap, max;
     bool over;
+    bool lack; /* over for want of memory, not of room */
 };
 
 void buf_init(struct buf *b, size_t max); /* allocates nothing; max: the ceiling in bytes */
 void buf_done(struct buf *b);             /* frees; b is empty and may be used again */
-void buf_clear(struct buf *b);            /* n = 0, over = false; keeps the memory */
+void buf_clear(struct buf *b);            /* n = 0, over = lack = false; keeps the memory */
 /* Frees memory beyond `keep` bytes; for pooled buffers that once held something big. Only on an empty buffer. */
 void buf_trim(struct buf *b, size_t keep);
 

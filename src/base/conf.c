@@ -730,7 +730,7 @@ static enum err_code read_node(const struct reading *r, const struct conf_node *
         return ERR_OK;
     }
     if (!row && has_inner(r->table, r->n, name)) {
-        strcat(name, ".");
+        snprintf(name, sizeof(name), "%s%.*s.", prefix, KEY_MOST, node->key);
         return read_map(r, node, name);
     }
     if (!row) {

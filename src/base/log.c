@@ -64,6 +64,7 @@ static struct {
     struct buf out;
     int fd;
     bool readable;
+    _Atomic bool plain; /* see log_plain */
 } ring = {.level = LOG_INFO};
 
 static const char *const level_text[] = {"DEBUG", "INFO ", "WARN ", "ERROR"};
@@ -351,7 +352,14 @@ static void put_direct(const struct line *line)
 {
     struct buf b;
     buf_init(&b, 64 * 1024);
-    line_out(&b, line, isatty(STDERR_FILENO) == 1);
+    if (atomic_load(&ring.plain)) {
+        buf_addz(&b, level_text[line->level]);
+        buf_addc(&b, ' ');
+        text_safe(&b, line->text, line->n);
+        buf_addc(&b, '\n');
+    } else {
+        line_out(&b, line, isatty(STDERR_FILENO) == 1);
+    }
     for (size_t at = 0; at < b.n;) {
         ssize_t n = write(STDERR_FILENO, b.p + at, b.n - at);
         if (n < 0 && errno != EINTR) {
@@ -415,6 +423,11 @@ bool log_wants(enum log_level level)
 void log_set_level(enum log_level level)
 {
     atomic_store_explicit(&ring.level, (int)level, memory_order_relaxed);
+}
+
+void log_plain(void)
+{
+    atomic_store(&ring.plain, true);
 }
 
 void log_start(int fd, enum log_level level)

@@ -16,6 +16,9 @@ enum log_level { LOG_DEBUG, LOG_INFO, LOG_WARN, LOG_ERROR };
 
 /* level: lines below it are dropped at the call. fd: where to write (not closed by us). */
 void log_start(int fd, enum log_level level);
+/* From here on lines outside of log_start … log_stop are "WARN  text": of a process whose stderr goes into another
+ * one's log. */
+void log_plain(void);
 void log_stop(void); /* writes what is in the ring, ends the thread */
 void log_set_level(enum log_level level);
 /* True if lines of that level are kept: to spare the making of values that only a line needs. */

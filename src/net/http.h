@@ -89,8 +89,8 @@ struct str http_query(struct http_ex *x, const char *name);
  * at most what is left of the body. The array is copied; the memory is the handler's and stays valid until `complete`
  * or `finished`. Chunked bodies are copied there, the others are read there by the kernel. */
 void http_body_direct(struct http_ex *x, const struct iovec *to, size_t n);
-/* Promises that one `body` call will end exactly after `n` body bytes in total (n > body_seen): call it in `headers`.
- */
+/* Promises that one `body` call will end exactly after `n` body bytes in total (n > body_seen): call it in `headers`,
+ * or while the body is paused since then. The same goes for http_body_direct. */
 void http_body_until(struct http_ex *x, uint64_t n);
 /* Back-pressure: no more body until http_body_resume. */
 void http_body_pause(struct http_ex *x);

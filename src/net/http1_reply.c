@@ -116,8 +116,18 @@ static void end(struct h1 *c)
         buf_add(b, c->body.p, c->body.n);
         buf_clear(&c->body);
     }
-    if (b->over) { /* no memory even for a head */
-        c->dead = true;
+    if (b->over) { /* no memory for the head: a short one, in what there is */
+        buf_clear(b);
+        buf_clear(&c->body);
+        c->close = true;
+        BUF_LIT(b, "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\n"
+                   "Connection: close\r\nContent-Length: 35\r\n\r\n");
+        if (!c->no_body) {
+            BUF_LIT(b, "{\"error\":\"no memory for the reply\"}");
+        }
+    }
+    if (b->over) {
+        c->dead = c->x.gone = true;
         return;
     }
     c->reply = H1_READY;

@@ -157,6 +157,11 @@ static enum err_code read_file(struct json_reader *r, struct manifest_file *f, s
                           : err_set(e, ERR_INVALID, "the list of files: each file needs path, size and sha256");
 }
 
+static enum err_code no_memory(struct err *e)
+{
+    return err_set(e, ERR_UNAVAILABLE, "no memory for the list of files");
+}
+
 static enum err_code read_files(struct json_reader *r, struct manifest *m, size_t *cap, struct err *e)
 {
     enum json_kind kind;
@@ -165,8 +170,13 @@ static enum err_code read_files(struct json_reader *r, struct manifest *m, size_
             return err_set(e, ERR_INVALID, "a version has at most %d files", MANIFEST_FILES_MAX);
         }
         if (m->n == *cap) {
-            *cap = *cap ? *cap * 2 : 16;
-            m->files = xrealloc(m->files, *cap * sizeof *m->files);
+            size_t grown = *cap ? *cap * 2 : 16;
+            struct manifest_file *files = realloc(m->files, grown * sizeof *m->files);
+            if (!files) {
+                return no_memory(e);
+            }
+            m->files = files;
+            *cap = grown;
         }
         memset(&m->files[m->n], 0, sizeof *m->files);
         enum err_code rc = read_file(r, &m->files[m->n], e);
@@ -284,10 +294,13 @@ enum err_code manifest_seal(struct manifest *m, struct err *e)
     struct buf text;
     buf_init(&text, MANIFEST_BYTES_MAX);
     manifest_write(m, &text);
-    bool over = text.over;
-    if (!over) {
+    enum err_code rc = ERR_OK;
+    if (!text.over) {
         sha256_hex(m->digest, text.p, text.n);
+    } else {
+        rc = text.lack ? no_memory(e)
+                       : err_set(e, ERR_TOO_LARGE, "the list of files is larger than %u bytes", MANIFEST_BYTES_MAX);
     }
     buf_done(&text);
-    return over ? err_set(e, ERR_TOO_LARGE, "the list of files is larger than %u bytes", MANIFEST_BYTES_MAX) : ERR_OK;
+    return rc;
 }

@@ -15,7 +15,7 @@
 static void check(int ok)
 {
     if (!ok) {
-        fputs("weir: libcrypto can not compute SHA-256 (out of memory?)\n", stderr);
+        fputs("weir: out of memory: libcrypto can not compute a SHA-256\n", stderr);
         abort();
     }
 }

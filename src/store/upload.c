@@ -88,6 +88,12 @@ enum err_code upload_begin(struct upload **out, struct store *s, struct err *e)
     return ERR_OK;
 }
 
+/* The list is as long as the client makes it. */
+static enum err_code no_memory(struct err *e)
+{
+    return err_set(e, ERR_UNAVAILABLE, "no memory for the list of files");
+}
+
 /* ---- one file ---- */
 
 enum err_code upload_file_begin(struct upload *u, struct err *e)
@@ -124,8 +130,13 @@ enum err_code upload_file_end(struct upload *u, const char *path, struct err *e)
         return rc;
     }
     if (u->m.n == u->cap) {
-        u->cap = u->cap ? u->cap * 2 : 8;
-        u->m.files = xrealloc(u->m.files, u->cap * sizeof *u->m.files);
+        size_t cap = u->cap ? u->cap * 2 : 8;
+        struct manifest_file *files = realloc(u->m.files, cap * sizeof *files);
+        if (!files) {
+            return no_memory(e);
+        }
+        u->m.files = files;
+        u->cap = cap;
     }
     u->m.files[u->m.n++] = f;
     return ERR_OK;
@@ -184,7 +195,10 @@ static enum err_code announced_begin(struct upload *u, struct str head, struct e
     if (rc != ERR_OK) {
         return rc;
     }
-    u->order = xmalloc(u->m.n * sizeof *u->order);
+    u->order = malloc(u->m.n * sizeof *u->order);
+    if (!u->order) {
+        return no_memory(e);
+    }
     memcpy(u->order, u->m.files, u->m.n * sizeof *u->order);
     if ((rc = manifest_seal(&u->m, e)) != ERR_OK || (rc = space_check(u, e)) != ERR_OK ||
         (rc = upload_file_begin(u, e)) != ERR_OK) {
@@ -242,6 +256,10 @@ static enum err_code manifest_place(struct upload *u, struct err *e)
     struct buf text;
     buf_init(&text, MANIFEST_BYTES_MAX);
     manifest_write(&u->m, &text);
+    if (text.over) { /* it had room when it was sealed */
+        buf_done(&text);
+        return no_memory(e);
+    }
     int fd = file_open(u->dir, "manifest.json", O_WRONLY | O_CREAT | O_EXCL, 0644);
     enum err_code rc = ERR_OK;
     if (fd < 0 || !file_write_all(fd, text.p, text.n) || fchmod(fd, 0444) < 0) {

@@ -260,6 +260,44 @@ static void reads(void **state)
     settings_done(table, COUNT_OF(table), &s);
 }
 
+/* Rows whose names have a dot are read from a map under the part before it. */
+static void inner(void **state)
+{
+    struct nested {
+        uint64_t max, wait;
+    } n;
+    static const struct setting rows[] = {
+        {"batch.max", SET_U64, offsetof(struct nested, max), "4", 1, 9, NULL, ""},
+        {"batch.wait", SET_DURATION, offsetof(struct nested, wait), "1ms", 0, 0, NULL, ""},
+    };
+    static const char *const wrong[][2] = {
+        {"batch: {max: 10}\n", "batch.max: 10 is above the most, 9"},
+        {"batch: {mix: 1}\n", "batch.mix: unknown key; did you mean 'batch.max'?"},
+        {"batch: 5\n", "batch: 'key: value' lines are wanted"},
+        {"batch: {max: 7, wait: [1]}\n", "batch.wait: one value is wanted"},
+        {"max: 5\n", "unknown key"},
+    };
+    struct err e;
+
+    (void)state;
+    settings_defaults(rows, COUNT_OF(rows), &n);
+    assert_int_equal(n.max, 4);
+    for (size_t i = 0; i < COUNT_OF(wrong); i++) {
+        AUTO(conf) c = read_ok(wrong[i][0]);
+
+        assert_int_equal(settings_read(rows, COUNT_OF(rows), c, c->root, NULL, &n, &e), ERR_INVALID);
+        assert_non_null(strstr(e.text, wrong[i][1]));
+        assert_int_equal(n.max, 4); /* nothing of a map that is wrong somewhere */
+    }
+    {
+        AUTO(conf) c = read_ok("batch: {max: 7, wait: 2s}\n");
+
+        assert_int_equal(settings_read(rows, COUNT_OF(rows), c, c->root, NULL, &n, &e), ERR_OK);
+    }
+    assert_int_equal(n.max, 7);
+    assert_int_equal(n.wait, 2000000);
+}
+
 static void complaints(void **state)
 {
     (void)state;
@@ -357,10 +395,9 @@ static void units(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(tree),   cmocka_unit_test(empty),      cmocka_unit_test(bad_yaml),
-        cmocka_unit_test(bounds), cmocka_unit_test(files),      cmocka_unit_test(presets),
-        cmocka_unit_test(reads),  cmocka_unit_test(complaints), cmocka_unit_test(one_value),
-        cmocka_unit_test(units),
+        cmocka_unit_test(tree),  cmocka_unit_test(empty),     cmocka_unit_test(bad_yaml), cmocka_unit_test(bounds),
+        cmocka_unit_test(files), cmocka_unit_test(presets),   cmocka_unit_test(reads),    cmocka_unit_test(complaints),
+        cmocka_unit_test(inner), cmocka_unit_test(one_value), cmocka_unit_test(units),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -19,6 +19,7 @@
 #include "api/admin.h"
 #include "api/data.h"
 #include "backends/onnx/onnx.h"
+#include "backends/worker/limits.h"
 #include "backends/worker/sandbox.h"
 #include "backends/worker/worker.h"
 #include "base/clock.h"
@@ -106,7 +107,16 @@ static bool check_files(const struct admin_facts *f, char *text, size_t cap, cha
     return ok;
 }
 
-static const struct check checks[] = {{"sandbox", check_landlock}, {"descriptors", check_files}};
+static bool check_limits(const struct admin_facts *f, char *text, size_t cap, char *mend, size_t mend_cap)
+{
+    (void)f;
+    limits_say(text, cap);
+    snprintf(mend, mend_cap, "%s", "");
+    return true; /* both hold */
+}
+
+static const struct check checks[] = {
+    {"sandbox", check_landlock}, {"memory limits", check_limits}, {"descriptors", check_files}};
 
 /* ---- taking down ---- */
 
@@ -182,6 +192,14 @@ static void on_drain_limit(struct timer *t)
     close_control(h);
 }
 
+/* While we still listen: nobody else can have bound it yet. */
+static void remove_socket(const char *url)
+{
+    if (strncmp(url, "unix:", 5) == 0) {
+        unlink(url + 5);
+    }
+}
+
 static void begin_stop(struct house *h, const char *why)
 {
     if (h->stopping) {
@@ -192,6 +210,8 @@ static void begin_stop(struct house *h, const char *why)
     h->stopping = true;
     log_info("house", "stopping: no new connections, requests may finish reason=\"%s\" drain_s=%llu", why,
              (unsigned long long)(h->conf.drain_us / 1000000));
+    remove_socket(h->admin_facts.data_url);
+    remove_socket(h->admin_facts.admin_url);
     h->undrained = (unsigned)h->conf.threads + 1;
     timer_set(h->loop, &h->drain_limit, clock_us() + h->conf.drain_us);
     for (unsigned i = 0; i < h->conf.threads; i++) {
@@ -496,7 +516,13 @@ static void on_ready(void *ctx)
 
 static enum err_code build(struct house *h, struct err *e)
 {
+    struct err wall;
+
     raise_limits();
+    limits_start(LIMITS_TREE, LIMITS_SELF);
+    if (h->conf.sandbox == 1 && sandbox_check(&wall) != ERR_OK) {
+        return err_set(e, wall.code, "sandbox: required, but %s", wall.text);
+    }
     if (read_token(h, e) != ERR_OK || loop_new(&h->loop, e) != ERR_OK || watch_outside(h, e) != ERR_OK ||
         store_open(&h->store, h->conf.store, h->conf.artifacts, e) != ERR_OK || build_threads(h, e) != ERR_OK ||
         build_control(h, e) != ERR_OK) {
@@ -578,6 +604,7 @@ static void take_down(struct house *h)
         loop_free(h->loop);
     }
     control_free(h->control);
+    limits_stop();
     free(h->threads);
     free(h->shards);
     free(h->planes);

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "inference/device.h"
+
 #define DATA_DIR "weir-data"
 
 static const char *const level_words[] = {"debug", "info", "warn", "error", NULL};
@@ -64,6 +66,26 @@ static struct family *family_add(struct house_conf *c, const char *name)
     return f;
 }
 
+/* What one row of the table can not say. A GPU's runtime and driver are not loaded into the server's own process: they
+ * start threads, and their failures are the process's. */
+static enum err_code check_device(const struct conf *y, const struct conf_node *family, const struct family *f,
+                                  struct err *e)
+{
+    const struct conf_node *at = conf_find(family, "device");
+    struct device d;
+
+    if (!device_parse(&d, f->device)) {
+        return conf_error(y, at ? at : family, e, "families.%s.device: '%s' is no device: cpu, or cuda:N (cuda:0)",
+                          f->name, f->device);
+    }
+    if (d.cuda && f->place == PLACE_INLINE) {
+        return conf_error(y, at ? at : family, e,
+                          "families.%s.device: %s is for place: worker; inline models run on the processor", f->name,
+                          f->device);
+    }
+    return ERR_OK;
+}
+
 static enum err_code read_families(struct house_conf *c, const struct conf *y, struct err *e)
 {
     const struct conf_node *all = conf_find(y->root, "families");
@@ -81,7 +103,8 @@ static enum err_code read_families(struct house_conf *c, const struct conf *y, s
             return conf_error(y, n, e, "families.%s is a map: {place: worker, …}", n->key);
         }
         f = family_add(c, n->key);
-        if (settings_read(family_settings, n_family_settings, y, n, NULL, f, e) != ERR_OK) {
+        if (settings_read(family_settings, n_family_settings, y, n, NULL, f, e) != ERR_OK ||
+            check_device(y, n, f, e) != ERR_OK) {
             return e->code;
         }
     }

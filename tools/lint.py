@@ -37,6 +37,7 @@ LAW = {
         "inference/engine.h",
         "inference/batch.h",
         "inference/batcher.h",
+        "inference/device.h",
         "inference/wire.h",
         "inference/tensor.h",
         "inference/window.h",

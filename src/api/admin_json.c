@@ -222,6 +222,48 @@ static void put_workers(struct buf *b, const struct version *v, const struct adm
         }
         put_text(b, "state", one.state);
         put_count(b, "restarts", one.deaths);
+        put_text(b, "last_end", one.last_end);
+        BUF_LIT(b, "}");
+    }
+    BUF_LIT(b, "]");
+}
+
+/* Residency and bytes. No bytes where nobody has asked for room yet. */
+static void put_version_memory(struct buf *b, const struct version *v)
+{
+    static const char *const bases[] = {
+        [CLAIM_ESTIMATED] = "estimated", [CLAIM_MEASURED] = "measured", [CLAIM_CONFIGURED] = "configured"};
+    const struct budget_claim *c = &v->claim;
+
+    json_key(b, "memory");
+    BUF_LIT(b, "{");
+    put_text(b, "residency", c->state == CLAIM_NONE && v->state == VERSION_COLD ? "cold" : claim_state_names[c->state]);
+    json_key(b, "bytes");
+    if (c->bytes[BUDGET_HOST] > 0) {
+        buf_addu(b, c->bytes[BUDGET_HOST]);
+    } else {
+        BUF_LIT(b, "null");
+    }
+    put_text(b, "basis", c->bytes[BUDGET_HOST] > 0 ? bases[c->basis] : NULL);
+    json_key(b, "pinned");
+    buf_addz(b, v->model->family->pin ? "true" : "false");
+    BUF_LIT(b, "}");
+}
+
+void json_budget(struct buf *b, const struct budget *budget)
+{
+    BUF_LIT(b, "[");
+    for (unsigned d = 0; d < budget->n_devices; d++) {
+        json_comma(b);
+        BUF_LIT(b, "{");
+        put_text(b, "device", budget->device[d].name);
+        json_key(b, "limit");
+        if (budget->device[d].limit == BUDGET_NO_LIMIT) {
+            BUF_LIT(b, "null");
+        } else {
+            buf_addu(b, budget->device[d].limit);
+        }
+        put_count(b, "used", budget->device[d].used);
         BUF_LIT(b, "}");
     }
     BUF_LIT(b, "]");
@@ -229,7 +271,7 @@ static void put_workers(struct buf *b, const struct version *v, const struct adm
 
 static void put_version_members(struct buf *b, const struct version *v, const struct admin_facts *f)
 {
-    bool failed = v->state == VERSION_FAILED || v->state == VERSION_DEGRADED;
+    bool failed = v->state == VERSION_FAILED || v->state == VERSION_DEGRADED || v->state == VERSION_COLD;
     const struct model_info *info = v->info;
     struct series_sum sum;
 
@@ -242,6 +284,7 @@ static void put_version_members(struct buf *b, const struct version *v, const st
     put_text(b, "state", version_state_names[v->state]);
     put_text(b, "error", failed && v->why.text[0] ? v->why.text : NULL);
     put_text(b, "serving", version_serving(v));
+    put_version_memory(b, v);
     put_workers(b, v, f);
     put_tensors(b, "inputs", info ? info->in : NULL, info ? info->n_in : 0);
     put_tensors(b, "outputs", info ? info->out : NULL, info ? info->n_out : 0);

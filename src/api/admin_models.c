@@ -24,7 +24,9 @@ void admin_list_models(struct request *r)
         json_comma(b);
         json_model(b, all[i], admin_facts(r));
     }
-    BUF_LIT(b, "]}");
+    BUF_LIT(b, "],\"memory\":");
+    json_budget(b, control_budget(r->plane->control));
+    BUF_LIT(b, "}");
     http_reply_end(r->x);
 }
 

@@ -86,6 +86,7 @@ void json_time(struct buf *b, int64_t wall_ms); /* RFC 3339; 0 is null */
 /* The members of STATS, without braces: a comma is put before them where one is needed. */
 void json_stats(struct buf *b, const struct series_sum *s);
 void json_model(struct buf *b, const struct model *m, const struct admin_facts *f);
+void json_budget(struct buf *b, const struct budget *budget);  /* [{"device","limit","used"}]; limit null: none known */
 void json_rollout(struct buf *b, const struct model *m);       /* null if it never had one */
 void json_rollout_reply(struct buf *b, const struct model *m); /* {"model","rollout","arms"} */
 /* When the arms of the running rollout began to count: its start, or later if the server was started again in between

@@ -255,6 +255,10 @@ static void push_body(struct request *r, const char *p, size_t n)
         return;
     }
     buf_add(&r->body, p, n);
+    if (r->body.over) {
+        err_set(&e, ERR_UNAVAILABLE, "no memory for the body of the request");
+        reply_err(r, &e);
+    }
 }
 
 /* {"path":"/abs/path"} */

@@ -157,6 +157,9 @@ enum err_code read_body(const struct request *r, struct member *m, size_t n, yyj
         return ERR_OK;
     }
     *doc = yyjson_read_opts(r->body.p, r->body.n, YYJSON_READ_NOFLAG, NULL, &why);
+    if (!*doc && why.code == YYJSON_READ_ERROR_MEMORY_ALLOCATION) {
+        return err_set(e, ERR_UNAVAILABLE, "no memory for the body of the request");
+    }
     if (!*doc) {
         return err_set(e, ERR_INVALID, "JSON: %s at byte %zu", why.msg, why.pos);
     }

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "api/oip.h"
+#include "base/clock.h"
 
 static const struct data_facts *facts_of(const struct request *r)
 {
@@ -42,7 +43,8 @@ static void model_ready_run(struct request *r)
         reply_err(r, &e);
         return;
     }
-    ready = router_pick(r->plane->router, r->arg[0], version, (struct str){NULL, 0}, &p, &e) == ERR_OK;
+    ready = router_pick(r->plane->router, r->arg[0], version, (struct str){NULL, 0}, &p, &e) == ERR_OK ||
+            p.cold; /* it will be there when a request comes */
     if (!ready && e.code == ERR_NOT_FOUND) {
         reply_err(r, &e);
         return;
@@ -73,9 +75,25 @@ static void server_run(struct request *r)
     buf_done(&b);
 }
 
+static void model_run(struct request *r);
+
+static void on_parked(void *ctx, const struct err *e)
+{
+    struct request *r = ctx;
+
+    r->state = NULL;
+    if (e->code != ERR_OK) {
+        reply_err(r, e);
+    } else {
+        model_run(r);
+    }
+}
+
+/* Of a cold version: its inputs and outputs are known when it is loaded. */
 static void model_run(struct request *r)
 {
-    struct pick p;
+    struct parked *parked;
+    struct pick p = {0}; /* also when the version's name is wrong */
     struct err e;
     int64_t version, *numbers;
     struct buf b;
@@ -83,7 +101,12 @@ static void model_run(struct request *r)
 
     if (version_arg(r, &version, &e) != ERR_OK ||
         router_pick(r->plane->router, r->arg[0], version, (struct str){NULL, 0}, &p, &e) != ERR_OK) {
-        reply_err(r, &e);
+        if (p.cold && park(&parked, r, &p, clock_us() + p.route->timeout_us, on_parked, r, &e) == ERR_OK) {
+            r->state = parked;
+            r->pending = true;
+        } else {
+            reply_err(r, &e);
+        }
         return;
     }
     numbers = arena_alloc(r->x->arena, p.route->n_versions * sizeof(*numbers));
@@ -146,5 +169,7 @@ void data_finished(struct request *r)
         infer_finished(r);
     } else if (r->route && r->route->run == feedback_run) {
         feedback_finished(r);
+    } else if (r->route && r->route->run == model_run) {
+        unpark(r->state);
     }
 }

@@ -28,6 +28,15 @@ void infer_finished(struct request *r);
 /* {version} of a path as a number: 0 when the route has none. ERR_NOT_FOUND "version 'x' is not a number". */
 enum err_code version_arg(const struct request *r, int64_t *out, struct err *e) MUST_USE;
 
+/* ---- park.c ---- */
+/* Has a request wait for the cold version that was picked, and control load it. done() comes once: ERR_OK, pick again;
+ * ERR_UNAVAILABLE with the reason; ERR_TIMEOUT at deadline_us. Never from inside the call; unpark, for a request that
+ * ends before, takes it back. *out is gone when done() comes. ERR_UNAVAILABLE: as many wait as may be queued. */
+struct parked;
+enum err_code park(struct parked **out, struct request *r, const struct pick *pick, uint64_t deadline_us,
+                   void (*done)(void *ctx, const struct err *e), void *ctx, struct err *e) MUST_USE;
+void unpark(struct parked *p); /* NULL is fine */
+
 /* ---- predicted.c ---- */
 /* The class that row `row` of a result predicts, by the version's prediction output; n == 0: none. Text may lie in the
  * result or in `small`. */

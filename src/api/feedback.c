@@ -210,13 +210,16 @@ static void on_visit(struct task *t)
 
 static enum err_code read_body(struct feedback *f, struct request *r, struct err *e)
 {
-    yyjson_doc *doc = yyjson_read(r->body.p ? r->body.p : "", r->body.n, 0);
+    yyjson_read_err why;
+    yyjson_doc *doc = yyjson_read_opts(r->body.p, r->body.p ? r->body.n : 0, YYJSON_READ_NOFLAG, NULL, &why);
     yyjson_val *root = yyjson_doc_get_root(doc), *id = yyjson_obj_get(root, "id"),
                *label = yyjson_obj_get(root, "label"), *correct = yyjson_obj_get(root, "correct"),
                *reward = yyjson_obj_get(root, "reward");
     enum err_code rc = ERR_OK;
 
-    if (!yyjson_is_obj(root)) {
+    if (!doc && why.code == YYJSON_READ_ERROR_MEMORY_ALLOCATION) {
+        rc = err_set(e, ERR_UNAVAILABLE, "no memory for the body of the request");
+    } else if (!yyjson_is_obj(root)) {
         rc =
             err_set(e, ERR_INVALID, "feedback is a JSON object: {\"id\": …, and \"label\", \"correct\" or \"reward\"}");
     } else if (!yyjson_is_str(id) || yyjson_get_len(id) == 0) {

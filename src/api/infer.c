@@ -45,6 +45,7 @@ struct infer_state {
     bool class_given; /* by a header: it stands whatever the JSON says */
     uint64_t block, block_bytes;
     uint64_t timeout_us;
+    struct parked *parked; /* it waits for its version to be loaded; NULL: it does not */
     bool spoiled; /* its canary died with it and another version answered: an error of the canary all the same */
 };
 
@@ -216,15 +217,57 @@ static enum err_code choose(struct infer_state *s, const struct pick *p, uint64_
     return ERR_OK;
 }
 
+static enum err_code no_body(struct err *e)
+{
+    return err_set(e, ERR_INVALID, "the request has no body; an inference request is a JSON object with \"inputs\"");
+}
+
+static enum err_code wait_for(struct infer_state *s, const struct pick *p, struct err *e);
+
+/* Picks, and takes what was picked; or has the request wait for it (s->parked). */
 static enum err_code pick_and_choose(struct infer_state *s, struct err *e)
 {
     struct pick p;
     uint64_t bytes = s->r->x->length >= 0 ? (uint64_t)s->r->x->length : s->r->body.n; /* chunked: see on_body */
 
     if (router_pick(s->r->plane->router, s->model, s->named, s->key, &p, e) != ERR_OK) {
-        return e->code;
+        if (p.cold && s->sched) {
+            return ERR_OK; /* it is just being sent out of memory: what is in may finish there */
+        }
+        return p.cold ? wait_for(s, &p, e) : e->code;
     }
     return choose(s, &p, bytes, e);
+}
+
+/* ---- a version that is not in memory: the body is held up until it is ---- */
+
+static void begin(struct infer_state *s);
+
+static void on_parked(void *ctx, const struct err *why)
+{
+    struct infer_state *s = ctx;
+    struct err e = *why;
+
+    s->parked = NULL;
+    if (e.code != ERR_OK || pick_and_choose(s, &e) != ERR_OK) {
+        refuse(s, &e);
+    } else if (!s->parked) {
+        begin(s);
+        http_body_resume(s->r->x);
+    }
+}
+
+static enum err_code wait_for(struct infer_state *s, const struct pick *p, struct err *e)
+{
+    s->timeout_us = p->route->timeout_us;
+    if (s->r->x->length == 0) {
+        return no_body(e);
+    }
+    if (park(&s->parked, s->r, p, deadline_of(s), on_parked, s, e) != ERR_OK) {
+        return e->code;
+    }
+    http_body_pause(s->r->x);
+    return ERR_OK;
 }
 
 /* ---- headers ---- */
@@ -321,6 +364,24 @@ static enum err_code read_lengths(struct infer_state *s, struct err *e)
 
 static enum err_code start_raw(struct infer_state *s, struct err *e);
 
+/* The version is chosen: what can be done before the body comes. */
+static void begin(struct infer_state *s)
+{
+    struct http_ex *x = s->r->x;
+    struct err e;
+
+    if (x->length == 0) {
+        no_body(&e);
+        refuse(s, &e);
+    } else if (s->json_bytes == 0) {
+        if (start_raw(s, &e) != ERR_OK) {
+            refuse(s, &e);
+        }
+    } else if (s->json_bytes != UINT64_MAX && s->tail > 0) {
+        http_body_until(x, s->json_bytes);
+    }
+}
+
 static void on_headers(struct request *r)
 {
     struct http_ex *x = r->x;
@@ -339,17 +400,8 @@ static void on_headers(struct request *r)
     if (version_arg(r, &s->named, &e) != ERR_OK || read_identity(s, &e) != ERR_OK || read_urgency(s, &e) != ERR_OK ||
         read_lengths(s, &e) != ERR_OK || pick_and_choose(s, &e) != ERR_OK) {
         refuse(s, &e);
-        return;
-    }
-    if (x->length == 0) {
-        err_set(&e, ERR_INVALID, "the request has no body; an inference request is a JSON object with \"inputs\"");
-        refuse(s, &e);
-    } else if (s->json_bytes == 0) {
-        if (start_raw(s, &e) != ERR_OK) {
-            refuse(s, &e);
-        }
-    } else if (s->json_bytes != UINT64_MAX && s->tail > 0) {
-        http_body_until(x, s->json_bytes);
+    } else if (!s->parked) {
+        begin(s);
     }
 }
 
@@ -461,7 +513,10 @@ static void on_body(struct request *r, const char *p, size_t n)
         s->admitted += n;
     }
     buf_add(&r->body, p, n);
-    if (r->body.over) {
+    if (r->body.lack) {
+        err_set(&e, ERR_UNAVAILABLE, "no memory for the body of the request");
+        refuse(s, &e);
+    } else if (r->body.over) {
         err_set(&e, ERR_TOO_LARGE, "the JSON part of the body is larger than %llu bytes",
                 (unsigned long long)r->body.max);
         refuse(s, &e);
@@ -641,6 +696,7 @@ void infer_finished(struct request *r)
         return;
     }
     r->state = NULL;
+    unpark(s->parked);
     if (s->submitted) {
         sched_cancel(&s->infer);
     }

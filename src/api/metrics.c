@@ -380,6 +380,32 @@ static void put_queues(struct buf *b, const struct views *vs)
     buf_done(&waiting);
 }
 
+static void put_budget(struct buf *b, const struct views *vs, const struct budget *budget)
+{
+    family(b, "weir_memory_budget_bytes", "gauge", "What loaded versions may take together, by device.");
+    for (unsigned d = 0; d < budget->n_devices; d++) {
+        if (budget->device[d].limit != BUDGET_NO_LIMIT) {
+            buf_addf(b, "weir_memory_budget_bytes{device=\"%s\"} %llu\n", budget->device[d].name,
+                     (unsigned long long)budget->device[d].limit);
+        }
+    }
+    family(b, "weir_memory_used_bytes", "gauge", "What they take of it, as measured or estimated.");
+    for (unsigned d = 0; d < budget->n_devices; d++) {
+        buf_addf(b, "weir_memory_used_bytes{device=\"%s\"} %llu\n", budget->device[d].name,
+                 (unsigned long long)budget->device[d].used);
+    }
+    family(b, "weir_version_memory_bytes", "gauge", "What a version takes of host memory; 0 when it is not there.");
+    for (size_t i = 0; i < vs->n_models; i++) {
+        for (size_t k = 0; k < vs->models[i]->n_versions; k++) {
+            const struct version *v = vs->models[i]->versions[k];
+            bool there = v->claim.state != CLAIM_NONE && v->claim.state != CLAIM_WAITING;
+
+            version_labels(b, "weir_version_memory_bytes", v);
+            buf_addf(b, "} %llu\n", there ? (unsigned long long)v->claim.bytes[BUDGET_HOST] : 0ull);
+        }
+    }
+}
+
 /* ---- the process ---- */
 
 static unsigned open_fds(void)
@@ -466,6 +492,7 @@ void metrics_write(struct buf *b, struct control *c, const struct admin_facts *f
     put_shares(b, &vs);
     put_workers(b, &vs);
     put_queues(b, &vs);
+    put_budget(b, &vs, control_budget(c));
     put_process(b, f);
     views_done(&vs);
 }

@@ -273,6 +273,9 @@ static enum err_code reply_write(struct writing *w, struct reply_tensor *outputs
             buf_add(out, o->t.dtype == DTYPE_BYTES ? copy_at(w, o->t.off) : o->data, o->t.len);
         }
     }
+    if (out->lack || w->copies.lack || w->scratch.lack) {
+        return err_set(w->e, ERR_UNAVAILABLE, "no memory for the reply");
+    }
     if (out->over || w->copies.over || w->scratch.over) {
         return err_set(w->e, ERR_REFUSED,
                        "the reply is larger than %zu bytes; ask for fewer outputs or for binary data", out->max);
@@ -286,7 +289,10 @@ enum err_code oip_write(struct buf *out, const struct oip_request *r, const stru
     struct writing w = {.out = out, .r = r, .reply = reply, .res = res, .e = e};
     struct reply_tensor few[8];
     uint32_t n = r->n_out ? r->n_out : reply->info->n_out;
-    struct reply_tensor *outputs = n <= COUNT_OF(few) ? few : xmalloc(n * sizeof(*outputs));
+    struct reply_tensor *outputs = n <= COUNT_OF(few) ? few : malloc(n * sizeof(*outputs));
+    if (!outputs) {
+        return err_set(e, ERR_UNAVAILABLE, "no memory for the reply");
+    }
     size_t start = out->n, json_end = 0;
     buf_init(&w.copies, out->max);
     buf_init(&w.scratch, out->max);

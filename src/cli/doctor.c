@@ -104,6 +104,13 @@ static void check_seccomp(struct checks *k)
         xstrdup("workers can not be kept from system calls: use a kernel from 4.14 on with CONFIG_SECCOMP_FILTER"));
 }
 
+static void check_privileges(struct checks *k)
+{
+    bool ok = prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) >= 0;
+    add(k, "no_new_privs", ok, ok ? xstrdup("available") : xasprintf("%s", strerror(errno)),
+        xstrdup("a worker could shed its walls: use a kernel from 3.5 on"));
+}
+
 static void check_pidfd(struct checks *k)
 {
     int fd = (int)syscall(SYS_pidfd_open, getpid(), 0);
@@ -140,6 +147,65 @@ static void check_runtime(struct checks *k)
         xstrdup("install the library (in a checkout `make` does it) where the loader finds "
                 "libonnxruntime.so.1, or name it in LD_LIBRARY_PATH"));
     /* Left open: a runtime that started threads does not like to be unloaded. */
+}
+
+/* ---- GPUs ---- */
+
+/* What of the driver's library is asked; its functions give 0 for success. */
+struct driver {
+    int (*init)(unsigned), (*version)(int *), (*count)(int *), (*get)(int *, int);
+    int (*name)(char *, int, int), (*memory)(size_t *, int);
+};
+
+static bool driver_open(struct driver *d)
+{
+    void *lib = dlopen("libcuda.so.1", RTLD_LAZY | RTLD_LOCAL);
+    lib = lib ? lib : dlopen("/usr/local/nvidia/lib64/libcuda.so.1", RTLD_LAZY | RTLD_LOCAL);
+    lib = lib ? lib : dlopen("/usr/lib/wsl/lib/libcuda.so.1", RTLD_LAZY | RTLD_LOCAL);
+    if (!lib) {
+        return false;
+    }
+    *(void **)&d->init = dlsym(lib, "cuInit");
+    *(void **)&d->version = dlsym(lib, "cuDriverGetVersion");
+    *(void **)&d->count = dlsym(lib, "cuDeviceGetCount");
+    *(void **)&d->get = dlsym(lib, "cuDeviceGet");
+    *(void **)&d->name = dlsym(lib, "cuDeviceGetName");
+    *(void **)&d->memory = dlsym(lib, "cuDeviceTotalMem_v2");
+    return d->init && d->version && d->count && d->get && d->name && d->memory;
+}
+
+/* No GPU is no fault; one whose driver does not work is. */
+static void check_gpus(struct checks *k)
+{
+    bool provider = dlopen("libonnxruntime-cuda.so.1", RTLD_LAZY | RTLD_LOCAL) != NULL;
+    const char *and = provider ? "the CUDA provider is here" : "the CUDA provider is not here (make gpu fetches it)";
+    struct driver d;
+    int version = 0, n = 0, rc;
+    setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID", 1);
+    if (!driver_open(&d)) {
+        add(k, "GPU", true, xasprintf("no NVIDIA driver; %s", and), NULL);
+        return;
+    }
+    rc = d.init(0);
+    rc = rc == 0 ? d.version(&version) : rc;
+    rc = rc == 0 ? d.count(&n) : rc;
+    if (rc != 0) {
+        add(k, "GPU", false, xasprintf("the NVIDIA driver answers error %d; %s", rc, and),
+            xstrdup("look at what nvidia-smi says; in a container, give it the devices /dev/nvidia*"));
+        return;
+    }
+    add(k, "GPU", true, xasprintf("%d, driver for CUDA %d.%d; %s", n, version / 1000, version % 1000 / 10, and), NULL);
+    for (int i = 0; i < n; i++) {
+        char name[64] = "?", *row = xasprintf("cuda:%d", i);
+        size_t memory = 0;
+        int device = 0;
+        if (d.get(&device, i) == 0) {
+            d.name(name, sizeof name, device);
+            d.memory(&memory, device);
+        }
+        add(k, row, true, xasprintf("%s, %.1f GB", name, (double)memory / 1e9), NULL);
+        free(row);
+    }
 }
 
 /* ---- the data folder ---- */
@@ -320,9 +386,11 @@ int doctor_run(struct cli *c)
     check_machine(&k);
     check_landlock(&k);
     check_seccomp(&k);
+    check_privileges(&k);
     check_pidfd(&k);
     check_memfd(&k);
     check_runtime(&k);
+    check_gpus(&k);
     check_folder(&k, data ? data : "weir-data");
     find_server(c, &k);
     check_address(&k, "inference address", choose(listen, k.data, "127.0.0.1:8000"), "--listen");

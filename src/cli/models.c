@@ -7,14 +7,34 @@
 #include "cli/cli.h"
 #include "cli/show.h"
 
-static const char *const columns[] = {"model",   "version",  "serving", "state",  "family", "place",
-                                      "backend", "requests", "errors",  "p50 ms", "p95 ms", "accuracy"};
+static const char *const columns[] = {"model",  "version",  "serving", "state",  "family", "place",   "backend",
+                                      "memory", "requests", "errors",  "p50 ms", "p95 ms", "accuracy"};
 
 static void head(struct table *t, const char *const *names, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
         table_put(t, names[i]);
     }
+}
+
+/* In the units of the configuration: 512MiB, 6GiB. */
+static void show_room(struct buf *out, uint64_t bytes)
+{
+    double mib = (double)bytes / (1 << 20);
+    buf_addf(out, "%.1f %s", mib < 1024 ? mib : mib / 1024, mib < 1024 ? "MiB" : "GiB");
+}
+
+/* What it takes, or would take; "~": an estimate. */
+static void show_memory(struct buf *out, yyjson_val *v)
+{
+    yyjson_val *memory = yyjson_obj_get(v, "memory");
+    const char *basis = get_text(memory, "basis");
+    if (!basis) {
+        BUF_LIT(out, "-");
+        return;
+    }
+    buf_addz(out, strcmp(basis, "estimated") == 0 ? "~" : "");
+    show_room(out, get_count(memory, "bytes"));
 }
 
 static void version_row(struct table *t, yyjson_val *model, yyjson_val *v)
@@ -29,6 +49,8 @@ static void version_row(struct table *t, yyjson_val *model, yyjson_val *v)
     table_put(t, get_text(model, "family"));
     table_put(t, get_text(model, "place"));
     table_put(t, get_text(v, "backend"));
+    show_memory(&t->text, v);
+    table_cell(t);
     show_count(&t->text, get_count(stats, "requests"));
     table_cell(t);
     show_count(&t->text, get_count(stats, "errors"));
@@ -45,7 +67,7 @@ static void list(struct cli *c, yyjson_val *root)
 {
     struct table t;
     size_t i, max, j, most;
-    yyjson_val *model, *v, *models = yyjson_obj_get(root, "models");
+    yyjson_val *model, *v, *device, *models = yyjson_obj_get(root, "models");
     if (yyjson_arr_size(models) == 0) {
         BUF_LIT(&c->out, "no models yet: weir push NAME PATH\n");
         return;
@@ -69,6 +91,17 @@ static void list(struct cli *c, yyjson_val *root)
     }
     table_show(&c->out, &t, true, c->tty);
     table_done(&t);
+    yyjson_arr_foreach(yyjson_obj_get(root, "memory"), i, max, device)
+    {
+        show_textz(&c->out, get_text(device, "device"));
+        BUF_LIT(&c->out, " memory: ");
+        show_room(&c->out, get_count(device, "used"));
+        if (yyjson_is_uint(yyjson_obj_get(device, "limit"))) {
+            BUF_LIT(&c->out, " of ");
+            show_room(&c->out, get_count(device, "limit"));
+        }
+        BUF_LIT(&c->out, " used\n");
+    }
 }
 
 static void tensors(struct buf *out, const char *what, yyjson_val *list_)
@@ -148,6 +181,16 @@ static void version_text(struct cli *c, yyjson_val *v)
     show_bytes(out, get_count(v, "bytes"));
     BUF_LIT(out, ", created ");
     show_textz(out, get_text(v, "created"));
+    if (get_text(yyjson_obj_get(v, "memory"), "basis")) {
+        yyjson_val *memory = yyjson_obj_get(v, "memory");
+        BUF_LIT(out, "\n    memory ");
+        show_memory(out, v);
+        BUF_LIT(out, " ");
+        show_textz(out, get_text(memory, "basis"));
+        BUF_LIT(out, ", ");
+        show_textz(out, get_text(memory, "residency"));
+        buf_addz(out, get_flag(memory, "pinned") ? ", pinned" : "");
+    }
     BUF_LIT(out, "\n    digest ");
     show_textz(out, get_text(v, "digest"));
     BUF_LIT(out, "\n");
@@ -172,6 +215,11 @@ static void version_text(struct cli *c, yyjson_val *v)
         buf_addf(out, "    worker %" PRIu64 " ", get_count(w, "pid"));
         show_textz(out, get_text(w, "state"));
         buf_addf(out, ", %" PRIu64 " restarts\n", get_count(w, "restarts"));
+        if (get_text(w, "last_end")) {
+            BUF_LIT(out, "      its last end: ");
+            show_textz(out, get_text(w, "last_end"));
+            BUF_LIT(out, "\n");
+        }
     }
     stats_text(out, yyjson_obj_get(v, "stats"));
 }

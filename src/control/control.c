@@ -7,7 +7,7 @@
 #include "base/log.h"
 #include "control/control_priv.h"
 
-const char *const version_state_names[] = {"registered", "loading", "ready", "degraded", "failed"};
+const char *const version_state_names[] = {"registered", "loading", "ready", "degraded", "failed", "cold"};
 
 static const char *const place_words[] = {"worker", "inline", NULL};
 static const char *const load_words[] = {"eager", "lazy", NULL};
@@ -107,6 +107,11 @@ struct store *control_store(struct control *c)
     return c->store;
 }
 
+const struct budget *control_budget(const struct control *c)
+{
+    return &c->budget;
+}
+
 const char *control_import_root(const struct control *c)
 {
     return c->spec.import_root;
@@ -168,6 +173,7 @@ void version_free(struct version *v)
     if (!v) {
         return;
     }
+    budget_gone(&v->model->control->budget, &v->claim);
     for (size_t i = 0; i < v->n_labels; i++) {
         free(v->labels[i]);
     }
@@ -203,22 +209,65 @@ static bool is_wanted(const struct version *v)
            v == model_newest(m) || v->claims > 0;
 }
 
+bool version_in_rollout(const struct version *v)
+{
+    const struct model *m = v->model;
+
+    return v->claims > 0 ||
+           (rollout_running(m) && (v->row.number == m->rollout.canary || v->row.number == m->row.stable));
+}
+
 static void ignore(void *ctx, const struct err *e)
 {
     (void)ctx;
     (void)e;
 }
 
+static void version_reconcile(struct version *v)
+{
+    bool wanted = is_wanted(v), lazy = v->model->family->load == LOAD_LAZY && !version_in_rollout(v);
+
+    if (v->model->control->stopping) {
+        return;
+    }
+    if (wanted && v->state == VERSION_REGISTERED && !v->pool) {
+        if (lazy) {
+            version_cool(v);
+        } else {
+            version_load(v, false, ignore, NULL);
+        }
+    } else if (wanted && v->state == VERSION_COLD && !v->pool && version_in_rollout(v) && v->claims == 0) {
+        version_load(v, true, ignore, NULL); /* an arm is not left out for want of somebody who asks */
+    } else if (!wanted && v->state == VERSION_COLD && !v->pool) {
+        v->state = VERSION_REGISTERED;
+    } else if (!wanted && v->pool && v->state != VERSION_FAILED) { /* that one closes by itself */
+        version_unload(v);
+    }
+}
+
 void model_reconcile(struct model *m)
 {
     for (size_t i = 0; i < m->n_versions; i++) {
-        struct version *v = m->versions[i];
+        version_reconcile(m->versions[i]);
+    }
+}
 
-        if (is_wanted(v) && v->state == VERSION_REGISTERED && !v->pool && !m->control->stopping) {
-            version_load(v, ignore, NULL);
-        } else if (!is_wanted(v) && v->pool && v->state != VERSION_FAILED) { /* that one closes by itself */
-            version_unload(v);
+/* What serves comes first: where the budget does not hold all of them, the others are the cold ones. */
+static void reconcile_all(struct control *c)
+{
+    for (size_t i = 0; i < c->n_models; i++) {
+        struct model *m = c->models[i];
+        struct version *stable = model_version(m, m->row.stable), *canary = model_version(m, m->rollout.canary);
+
+        if (stable) {
+            version_reconcile(stable);
         }
+        if (canary && rollout_running(m)) {
+            version_reconcile(canary);
+        }
+    }
+    for (size_t i = 0; i < c->n_models; i++) {
+        model_reconcile(c->models[i]);
     }
 }
 
@@ -243,18 +292,20 @@ static void version_look(struct version *v, bool *changed)
 static void on_tick(struct timer *t)
 {
     struct control *c = CONTAINER_OF(t, struct control, tick);
+    uint64_t now = clock_us();
     bool changed = false;
 
     for (size_t i = 0; i < c->n_models; i++) {
         for (size_t k = 0; k < c->models[i]->n_versions; k++) {
             version_look(c->models[i]->versions[k], &changed);
+            memory_look(c->models[i]->versions[k], now);
         }
     }
     if (changed) {
         control_publish(c);
     }
     control_retirees_look(c);
-    timer_set(c->loop, &c->tick, clock_us() + SECONDS(1));
+    timer_set(c->loop, &c->tick, now + SECONDS(1));
 }
 
 /* ---- start and stop ---- */
@@ -333,14 +384,13 @@ static void on_state(struct task *t)
     if (j->err.code != ERR_OK) {
         log_error("control", "the store can not be read; no model is served error=\"%s\"", j->err.text);
     } else {
+        memory_take_costs(c, &j->state);
         take_state(c, &j->state);
         store_state_done(&j->state);
     }
     free(j);
+    reconcile_all(c);
     c->started = true;
-    for (size_t i = 0; i < c->n_models; i++) {
-        model_reconcile(c->models[i]);
-    }
     control_publish(c);
     control_check_ready(c);
 }
@@ -380,6 +430,7 @@ enum err_code control_new(struct control **out, const struct control_spec *spec,
     c->store = spec->store;
     c->tick.fn = on_tick;
     atomic_store(&c->router.now, snapshot_new());
+    memory_init(c);
     *out = c;
     return ERR_OK;
 }
@@ -407,9 +458,10 @@ void control_stop(struct control *c, uint64_t drain_us, void (*closed)(void *ctx
     }
     for (size_t i = 0; i < VERSION_SLOTS; i++) {
         if (c->slot[i] && c->slot[i]->pool) {
-            pool_close(c->slot[i]->pool, drain_us);
+            version_close(c->slot[i], drain_us);
         }
     }
+    memory_retry(c);
     if (c->pools == 0) {
         loop_post(c->loop, &c->closed);
     }
@@ -435,6 +487,7 @@ void control_free(struct control *c)
         free(m);
     }
     control_retirees_free(c);
+    memory_done(c);
     snapshot_free(atomic_load(&c->router.now));
     free(c->models);
     free(c->families);

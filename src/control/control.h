@@ -5,12 +5,21 @@
  * Everything here belongs to the control thread, which runs one loop and never blocks: the disk is the store thread's,
  * loading is the workers'. Calls with a `done` finish later on the same loop, exactly once.
  *
- * Which versions are loaded: the stable one, the one before it, the canary, and the newest. */
+ * Which versions are wanted: the stable one, the one before it, the canary, and the newest. They are loaded when the
+ * server starts (families with load: lazy on first use), as far as the memory budget goes (inference/budget.h); what
+ * has no room is cold: it is loaded on first use, once, while its callers wait.
+ *
+ * A load that somebody asks for (a push, a rollout, a rollback, a first use) may send idle versions out of memory:
+ * first those that serve nobody (pushed and never released), then the one before the stable, then stable ones, each the
+ * least recently used first. Never one of a family with pin, never an arm of a rollout, never one that has requests.
+ * What was sent away is cold. So the version before the stable one stays in memory unless something else needs the
+ * room; a rollback to a cold one flips first and then loads it, while callers wait within their deadlines. */
 #ifndef WEIR_CONTROL_CONTROL_H
 #define WEIR_CONTROL_CONTROL_H
 
 #include "base/conf.h"
 #include "control/router.h"
+#include "inference/budget.h"
 #include "inference/pool.h"
 #include "store/store.h"
 
@@ -69,23 +78,32 @@ struct router *control_router(struct control *c);
 struct loop *control_loop(struct control *c);
 
 /* ---- looking ---- */
-enum version_state { VERSION_REGISTERED, VERSION_LOADING, VERSION_READY, VERSION_DEGRADED, VERSION_FAILED };
-extern const char *const version_state_names[]; /* "registered", "loading", "ready", "degraded", "failed" */
+enum version_state {
+    VERSION_REGISTERED, /* not wanted */
+    VERSION_LOADING,
+    VERSION_READY,
+    VERSION_DEGRADED,
+    VERSION_FAILED,
+    VERSION_COLD, /* wanted, not in memory (or on its way out): loaded on first use */
+};
+extern const char *const version_state_names[]; /* "registered", "loading", "ready", "degraded", "failed", "cold" */
 
 struct version {
     struct version_row row;
     struct model *model;
     enum version_state state;
-    struct err why;                /* VERSION_FAILED, VERSION_DEGRADED */
+    struct err why;                /* VERSION_FAILED, VERSION_DEGRADED, VERSION_COLD (code ERR_OK: by intent) */
     struct pool *pool;             /* NULL unless loading or loaded */
     const struct model_info *info; /* once ready */
     struct series *direct;
     double load_ms;
     char **labels; /* of model.yaml */
     size_t n_labels;
-    char prediction_output[TENSOR_NAME_MAX + 1]; /* of model.yaml; "": guessed */
-    int prediction;                              /* output port; -1: none */
-    uint64_t retired_requests[ERR_COUNT_];       /* counted in series that are gone: for monotone metrics */
+    uint64_t batch_max, batch_delay_us, batch_slo_us; /* of model.yaml's batch, or the family's */
+    char prediction_output[TENSOR_NAME_MAX + 1];      /* of model.yaml; "": guessed */
+    int prediction;                                   /* output port; -1: none */
+    uint64_t retired_requests[ERR_COUNT_];            /* counted in series that are gone: for monotone metrics */
+    struct budget_claim claim;                        /* its memory: read only; used_us to within a second */
     /* private to control */
     int slot;               /* -1: none */
     bool pushing;           /* not registered yet */
@@ -94,6 +112,9 @@ struct version {
     unsigned claims;        /* rollouts of it that are about to start: it stays loaded */
     struct waiter *waiters; /* who waits for ready or failed */
     uint64_t load_began_us;
+    bool on_demand;                /* this load began because somebody waits for it */
+    uint64_t measure_us, answered; /* when it is measured next; jobs answered when it was last looked at */
+    _Atomic uint32_t parked;       /* requests that wait for it, of all threads */
 };
 struct model {
     struct model_row row;
@@ -117,6 +138,7 @@ const char *version_serving(const struct version *v); /* "stable", "canary", "pr
 bool rollout_running(const struct model *m);
 struct store *control_store(struct control *c);
 const char *control_import_root(const struct control *c);
+const struct budget *control_budget(const struct control *c);
 
 /* ---- changing; done(ctx, e): e->code ERR_OK or why not ---- */
 /* A push. begin → write* → finish; or import. */
@@ -169,6 +191,20 @@ struct rollback_result {
  * ERR_CONFLICT: nothing to roll back. Wins over a change in progress. */
 void control_rollback(struct control *c, struct str model, struct str actor, bool abort_only,
                       void (*done)(void *ctx, const struct rollback_result *r, const struct err *e), void *ctx);
+
+/* ---- first use: by connection threads ---- */
+/* Loads a cold version. done() comes once, on home's thread, when it is ready or why it is not. Until then w is
+ * control's, whoever still waits for it. Any thread. */
+struct wake {
+    struct task task;
+    struct control *c;
+    struct loop *home;
+    char model[NAME_MAX_LEN + 1];
+    int64_t version;
+    struct err err; /* ERR_OK: pick again */
+    void (*done)(struct wake *w);
+};
+void control_wake(struct wake *w);
 
 /* ---- the circuit breaker: fed by connection threads ---- */
 /* The outcome of a canary's request, in order of answering on this thread; cheap. Any connection thread. */

@@ -18,6 +18,8 @@ struct control {
     size_t n_models;
     struct version *slot[VERSION_SLOTS]; /* who has it; NULL: free */
     struct device_lane lane[LANES_MAX];  /* one a device that is not the processor; "" ends them */
+    struct budget budget;
+    struct map costs; /* digest -> struct cost: the most that one instance was seen to take */
     uint64_t next_series;
     struct retiree *retirees; /* series that requests may still hold */
     struct timer tick;        /* once a second */
@@ -40,6 +42,7 @@ void version_free(struct version *v);
 struct version *model_newest(const struct model *m);
 /* Loads what is to be loaded and closes the rest. */
 void model_reconcile(struct model *m);
+bool version_in_rollout(const struct version *v); /* an arm of a running one, or of one that is about to start */
 void control_check_ready(struct control *c);
 
 /* ---- publish.c ---- */
@@ -57,9 +60,32 @@ void control_retirees_free(struct control *c); /* all of them: no thread runs an
 
 /* ---- load.c ---- */
 /* Begins to load (state LOADING) or joins a load; fn is called once: err.code ERR_OK when it is ready. */
-void version_load(struct version *v, void (*fn)(void *ctx, const struct err *e), void *ctx);
+/* evict: others may be sent out of memory for it. */
+void version_load(struct version *v, bool evict, void (*fn)(void *ctx, const struct err *e), void *ctx);
+void version_load_go(struct version *v);                          /* there is room */
+void version_load_refuse(struct version *v, const struct err *e); /* there is none */
+void version_cool(struct version *v);                             /* registered and wanted, loaded on first use */
+void version_evict(struct version *v);
 void version_unload(struct version *v);
 bool version_loaded(const struct version *v); /* ready or degraded */
+/* Its pool goes, and what it claims with it. */
+void version_close(struct version *v, uint64_t drain_us);
+/* Loaded, or it will be as soon as somebody wants it. */
+bool version_at_hand(const struct version *v);
+
+/* ---- memory.c: what may be in memory, and who goes for it ---- */
+void memory_init(struct control *c);
+void memory_done(struct control *c);
+void memory_take_costs(struct control *c, const struct store_state *st);
+/* What loading the version would take, in its claim; only while it has none. */
+void memory_estimate(struct version *v);
+/* Room for a version that is about to load. Idle ones are sent away for it if evict. */
+enum budget_verdict memory_ask(struct version *v, bool evict, struct err *e);
+void memory_ready(struct version *v); /* it is loaded: it is measured, now and every half minute */
+void memory_look(struct version *v, uint64_t now);
+void memory_gone(struct version *v); /* its claim ends; memory_retry is due */
+/* Those that wait for room ask again; with the reason if the server is stopping. Last call of an event's handler. */
+void memory_retry(struct control *c);
 /* The engines of the version's pool are the same as the other's: names, dtypes, ranks. */
 enum err_code versions_match(const struct version *stable, const struct version *canary, struct err *e) MUST_USE;
 

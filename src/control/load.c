@@ -48,10 +48,18 @@ static void tell_waiters(struct version *v, const struct err *e)
     }
 }
 
+void version_close(struct version *v, uint64_t drain_us)
+{
+    budget_leave(&v->model->control->budget, &v->claim);
+    pool_close(v->pool, drain_us);
+}
+
 static void fail(struct version *v, const struct err *e)
 {
     v->state = VERSION_FAILED;
     v->why = *e;
+    v->on_demand = false;
+    budget_leave(&v->model->control->budget, &v->claim); /* its pool closes; without one it is gone at once */
     log_error("control", "a version can not be loaded model=%s version=%lld reason=\"%s\"", v->model->row.name,
               (long long)v->row.number, e->text);
 }
@@ -77,6 +85,13 @@ static enum err_code take_labels(struct version *v, const struct conf *y, const 
     return ERR_OK;
 }
 
+/* The same as a family's, for this version alone. */
+static const struct setting batch_settings[] = {
+    {"max", SET_U64, offsetof(struct version, batch_max), "64", 1, 256, NULL, "most rows joined into one run"},
+    {"delay", SET_DURATION, offsetof(struct version, batch_delay_us), "0s", 0, 10000000, NULL, "wait for company"},
+    {"slo", SET_DURATION, offsetof(struct version, batch_slo_us), "0s", 0, 3600000000ull, NULL, "latency to keep"},
+};
+
 /* Keys that are not ours (description, sample, reference, …) belong to others and are left alone. */
 static enum err_code take_yaml(struct version *v, struct str text, struct err *e)
 {
@@ -90,6 +105,9 @@ static enum err_code take_yaml(struct version *v, struct str text, struct err *e
     v->labels = NULL;
     v->n_labels = 0;
     v->prediction_output[0] = '\0';
+    v->batch_max = v->model->family->batch_max;
+    v->batch_delay_us = v->model->family->batch_delay_us;
+    v->batch_slo_us = v->model->family->batch_slo_us;
     if (text.n == 0) {
         return ERR_OK;
     }
@@ -98,6 +116,10 @@ static enum err_code take_yaml(struct version *v, struct str text, struct err *e
     }
     n = conf_find(y->root, "labels");
     if (n && take_labels(v, y, n, e) != ERR_OK) {
+        return e->code;
+    }
+    n = conf_find(y->root, "batch");
+    if (n && settings_read(batch_settings, COUNT_OF(batch_settings), y, n, NULL, v, e) != ERR_OK) {
         return e->code;
     }
     n = conf_find(y->root, "prediction");
@@ -154,13 +176,14 @@ static void on_ready(void *ctx, struct pool *p)
         v->state = VERSION_READY;
         v->load_ms = (double)(clock_us() - v->load_began_us) / 1000;
         v->direct = v->direct ? v->direct : control_series(c);
+        memory_ready(v);
         log_info("control", "a version is ready model=%s version=%lld load_ms=%.0f", v->model->row.name,
                  (long long)v->row.number, v->load_ms);
     }
-    tell_waiters(v, &e);
     if (!v->pushing) {
-        control_publish(c);
+        control_publish(c); /* before those who wait look again */
     }
+    tell_waiters(v, &e);
     control_check_ready(c);
 }
 
@@ -193,13 +216,15 @@ static void on_sick(void *ctx, struct pool *p, const struct err *last)
                 last->text);
         fail(v, &e);
         control_publish(m->control);
-        pool_close(p, 0);
+        version_close(v, 0);
     } else {
         log_error("control",
                   "a version keeps dying; it is restarted with growing pauses model=%s version=%lld last=\"%s\"",
                   m->row.name, (long long)v->row.number, last->text);
     }
 }
+
+static void load_begin(struct version *v, bool evict);
 
 static void on_closed(void *ctx, struct pool *p)
 {
@@ -213,7 +238,8 @@ static void on_closed(void *ctx, struct pool *p)
     v->slot = -1;
     v->pool = NULL;
     v->info = NULL;
-    if (v->state != VERSION_FAILED) {
+    memory_gone(v);
+    if (v->state != VERSION_FAILED && v->state != VERSION_COLD) {
         v->state = VERSION_REGISTERED;
     }
     if (v->direct) {
@@ -223,7 +249,9 @@ static void on_closed(void *ctx, struct pool *p)
     if (!c->stopping) {
         control_publish(c);
     }
-    if (v->waiters) { /* it was unloaded before it was ready */
+    if (v->waiters && v->state == VERSION_COLD && !c->stopping) { /* wanted again while it went */
+        load_begin(v, true);
+    } else if (v->waiters) { /* it was unloaded before it was ready */
         err_set(&e, ERR_UNAVAILABLE, c->stopping ? "the server is stopping" : "version %lld was unloaded meanwhile",
                 (long long)v->row.number);
         tell_waiters(v, &e);
@@ -233,6 +261,7 @@ static void on_closed(void *ctx, struct pool *p)
     } else if (!c->stopping && !v->pushing) {
         model_reconcile(v->model);
     }
+    memory_retry(c);
     if (c->stopping && c->pools == 0) {
         loop_post(c->loop, &c->closed);
     }
@@ -242,7 +271,8 @@ static const struct pool_events pool_events = {on_ready, on_failed, on_sick, on_
 
 /* ---- loading ---- */
 
-/* The processors, shared by all executors that are loaded: more threads than processors only get in each other's way. */
+/* The processors, shared by all executors that are loaded: more threads than processors only get in each other's way.
+ */
 static unsigned threads_for(const struct control *c, const struct family *f)
 {
     long processors = sysconf(_SC_NPROCESSORS_ONLN);
@@ -288,7 +318,7 @@ static enum err_code open_pool(struct version *v, int dirfd, struct err *e)
                              .instances = (unsigned)f->instances,
                              .threads = (unsigned)f->threads,
                              .threads_max = threads_for(c, f),
-                             .batch = {(uint32_t)f->batch_max, f->batch_delay_us, f->batch_slo_us},
+                             .batch = {(uint32_t)v->batch_max, v->batch_delay_us, v->batch_slo_us},
                              .device = f->device,
                              .lane = lane_for(c, f->device),
                              .memory_max = f->memory,
@@ -336,6 +366,7 @@ static void on_artifact(struct task *t)
         e.code = ERR_OK;
     } else {
         fail(v, &e);
+        memory_gone(v);
         tell_waiters(v, &e);
         control_check_ready(j->c);
         if (v->refused) {
@@ -343,6 +374,7 @@ static void on_artifact(struct task *t)
         } else {
             control_publish(j->c);
         }
+        memory_retry(j->c);
     }
     if (j->dirfd >= 0) {
         close(j->dirfd); /* the pool has its own */
@@ -366,30 +398,13 @@ static void open_artifact(struct store *s, struct store_job *job)
     loop_post(j->c->loop, &j->back);
 }
 
-void version_load(struct version *v, void (*fn)(void *ctx, const struct err *e), void *ctx)
+/* ---- into memory and out of it ---- */
+
+void version_load_go(struct version *v)
 {
-    struct waiter *w = xcalloc(1, sizeof(*w));
-    struct load_job *j;
+    struct load_job *j = xcalloc(1, sizeof(*j));
 
-    *w = (struct waiter){v->waiters, fn, ctx};
-    v->waiters = w;
-    if (version_loaded(v)) {
-        tell_waiters(v, &(struct err){ERR_OK, ""});
-        return;
-    }
-    if (v->state == VERSION_LOADING) {
-        return;
-    }
-    if (v->pool) { /* it is on its way out */
-        struct err e;
-
-        err_set(&e, ERR_UNAVAILABLE, "version %lld is being unloaded; try again in a moment", (long long)v->row.number);
-        tell_waiters(v, &e);
-        return;
-    }
-    v->state = VERSION_LOADING;
     v->load_began_us = clock_us();
-    j = xcalloc(1, sizeof(*j));
     j->job.run = open_artifact;
     j->back.fn = on_artifact;
     j->c = v->model->control;
@@ -400,16 +415,101 @@ void version_load(struct version *v, void (*fn)(void *ctx, const struct err *e),
     store_post(j->c->store, &j->job);
 }
 
+void version_load_refuse(struct version *v, const struct err *e)
+{
+    struct control *c = v->model->control;
+
+    v->state = v->pushing ? VERSION_FAILED : VERSION_COLD;
+    v->why = *e;
+    v->on_demand = false;
+    log_warn("control", "a version is not loaded now model=%s version=%lld reason=\"%s\"", v->model->row.name,
+             (long long)v->row.number, e->text);
+    if (!v->pushing) {
+        control_publish(c);
+    }
+    tell_waiters(v, e);
+    control_check_ready(c);
+    if (v->refused) {
+        version_free(v);
+    }
+}
+
+static void load_begin(struct version *v, bool evict)
+{
+    struct err e;
+
+    v->on_demand = v->state == VERSION_COLD;
+    v->state = VERSION_LOADING;
+    v->load_began_us = clock_us();
+    switch (memory_ask(v, evict, &e)) {
+    case BUDGET_GRANTED:
+        version_load_go(v);
+        break;
+    case BUDGET_EVICT:
+        break; /* memory_retry goes on with it */
+    case BUDGET_REFUSED:
+        version_load_refuse(v, &e);
+        break;
+    }
+}
+
+void version_load(struct version *v, bool evict, void (*fn)(void *ctx, const struct err *e), void *ctx)
+{
+    struct waiter *w = xcalloc(1, sizeof(*w));
+
+    *w = (struct waiter){v->waiters, fn, ctx};
+    v->waiters = w;
+    if (version_loaded(v)) {
+        tell_waiters(v, &(struct err){ERR_OK, ""});
+        return;
+    }
+    if (v->state == VERSION_LOADING || (v->state == VERSION_COLD && v->pool)) {
+        return; /* on its way in, or out: then it is loaded again when it is gone */
+    }
+    if (v->pool) { /* it is on its way out */
+        struct err e;
+
+        err_set(&e, ERR_UNAVAILABLE, "version %lld is being unloaded; try again in a moment", (long long)v->row.number);
+        tell_waiters(v, &e);
+        return;
+    }
+    load_begin(v, evict);
+}
+
+void version_cool(struct version *v)
+{
+    v->state = VERSION_COLD;
+    v->why.code = ERR_OK;
+    v->why.text[0] = '\0';
+    memory_estimate(v);
+}
+
+void version_evict(struct version *v)
+{
+    log_info("control", "a version leaves memory for another model=%s version=%lld", v->model->row.name,
+             (long long)v->row.number);
+    v->state = VERSION_COLD;
+    v->why.code = ERR_OK;
+    v->why.text[0] = '\0';
+    control_publish(v->model->control);
+    version_close(v, SECONDS(30));
+}
+
 void version_unload(struct version *v)
 {
     if (v->state == VERSION_LOADING && !v->pool) {
-        return; /* still with the store; reconciled again when it is ready */
+        return; /* still with the store, or waiting for room; reconciled again when it is ready */
     }
     if (v->state != VERSION_FAILED) {
         v->state = VERSION_REGISTERED;
     }
     control_publish(v->model->control);
-    pool_close(v->pool, SECONDS(30));
+    version_close(v, SECONDS(30));
+}
+
+bool version_at_hand(const struct version *v)
+{
+    return version_loaded(v) || v->state == VERSION_COLD || (v->state == VERSION_LOADING && v->on_demand);
 }
 
 enum err_code versions_match(const struct version *stable, const struct version *canary, struct err *e)

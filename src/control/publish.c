@@ -138,13 +138,15 @@ void control_retirees_free(struct control *c)
 
 /* ---- publishing ---- */
 
-static void route_version_fill(struct route_version *out, const struct version *v)
+static void route_version_fill(struct route_version *out, struct version *v)
 {
     bool loaded = version_loaded(v);
 
     *out = (struct route_version){.number = v->row.number,
                                   .slot = loaded ? v->slot : -1,
                                   .state = version_state_names[v->state],
+                                  .cold = !loaded && version_at_hand(v),
+                                  .parked = &v->parked,
                                   .why = v->state == VERSION_FAILED ? xstrdup(v->why.text) : NULL,
                                   .info = loaded ? v->info : NULL,
                                   .series = loaded ? v->direct : NULL,
@@ -162,7 +164,7 @@ static struct route *route_of(const struct model *m)
     t->n_versions = m->n_versions;
     t->stable = t->canary = -1;
     for (size_t i = 0; i < m->n_versions; i++) {
-        const struct version *v = m->versions[i];
+        struct version *v = m->versions[i];
 
         route_version_fill(&t->versions[i], v);
         t->stable = v->row.number == m->row.stable ? (int)i : t->stable;
@@ -171,6 +173,7 @@ static struct route *route_of(const struct model *m)
     t->stable_series = m->stable_series;
     t->canary_series = m->canary_series;
     t->timeout_us = m->family->timeout_us;
+    t->queue_requests = m->family->queue_requests;
     if (t->canary >= 0 && (t->versions[t->canary].slot < 0 || !t->canary_series)) {
         t->canary = -1; /* it is not loaded (yet, after a restart): its share waits on the stable one */
     }
@@ -199,7 +202,8 @@ void control_publish(struct control *c)
         model_series(m);
         t = route_of(m);
         map_put(&s->routes, str_of(t->name), t);
-        if (m->row.stable != 0 && (t->stable < 0 || t->versions[t->stable].slot < 0)) {
+        if (m->row.stable != 0 &&
+            (t->stable < 0 || (t->versions[t->stable].slot < 0 && !t->versions[t->stable].cold))) {
             s->ready = false;
         }
     }

@@ -39,6 +39,7 @@ struct push {
     struct task back;
     /* after the finish */
     struct version *version;
+    struct version *beside; /* the stable one that a canary needs; claimed */
     struct push_result result;
     struct change change;
     void (*done)(void *ctx, const struct push_result *r, const struct err *e);
@@ -87,7 +88,7 @@ static void write_chunk(struct store *s, struct store_job *job)
 
 static void send_chunk(struct push *p, bool head, const void *bytes, size_t n)
 {
-    struct chunk *k = malloc(sizeof(*k) + n);
+    struct chunk *k = p->short_of_memory ? NULL : malloc(sizeof(*k) + n); /* nothing after a piece that is missing */
 
     if (!k) {
         p->short_of_memory = true;
@@ -143,6 +144,7 @@ bool push_write(struct push *p, const void *bytes, size_t n)
         size_t k = MIN(n, p->head_bytes - p->head.n);
 
         buf_add(&p->head, at, k);
+        p->short_of_memory = p->short_of_memory || p->head.over;
         at += k;
         n -= k;
     }
@@ -212,6 +214,10 @@ static void push_end(struct push *p, const struct err *e)
         drop_artifact(p);
         log_warn("control", "a push was refused model=%s reason=\"%s\"", p->name, e->text);
     }
+    if (p->beside) {
+        p->beside->claims--;
+        model_reconcile(p->beside->model);
+    }
     p->result.model = p->model;
     p->done(p->done_ctx, ok ? &p->result : NULL, e);
     push_free(p);
@@ -227,7 +233,7 @@ static void take_back(struct push *p)
         v->refused = true;
         v->own_model = p->own_model;
         p->own_model = false;
-        pool_close(v->pool, 0);
+        version_close(v, 0);
     } else {
         version_free(v);
     }
@@ -306,9 +312,32 @@ static void register_finish(struct change *ch, const struct err *e)
     push_end(p, e);
 }
 
+static void submit(struct push *p)
+{
+    p->change.model = p->model;
+    p->change.founds = p->own_model;
+    p->change.prepare = register_prepare;
+    p->change.act = register_act;
+    p->change.finish = register_finish;
+    change_submit(&p->change);
+}
+
+static void on_beside(void *ctx, const struct err *e)
+{
+    struct push *p = ctx;
+
+    if (e->code != ERR_OK) {
+        take_back(p);
+        push_end(p, e);
+    } else {
+        submit(p);
+    }
+}
+
 static void on_loaded(void *ctx, const struct err *e)
 {
     struct push *p = ctx;
+    struct version *stable;
 
     if (e->code != ERR_OK) {
         p->version->refused = true; /* it goes by itself, with the model that nobody else has */
@@ -320,12 +349,14 @@ static void on_loaded(void *ctx, const struct err *e)
         return;
     }
     p->result.load_ms = p->version->load_ms;
-    p->change.model = p->model;
-    p->change.founds = p->own_model;
-    p->change.prepare = register_prepare;
-    p->change.act = register_act;
-    p->change.finish = register_finish;
-    change_submit(&p->change);
+    stable = p->canary_bp >= 0 ? model_version(p->model, p->model->row.stable) : NULL;
+    if (stable && !version_loaded(stable)) {
+        p->beside = stable;
+        stable->claims++;
+        version_load(stable, true, on_beside, p);
+    } else {
+        submit(p);
+    }
 }
 
 /* ---- a version that is there already ---- */
@@ -427,7 +458,7 @@ static void on_finished(struct task *t)
         if (strcmp(v->row.digest, p->manifest.digest) == 0) {
             p->result.already = true;
             p->result.number = v->row.number;
-            version_load(v, on_loaded_again, p);
+            version_load(v, true, on_loaded_again, p);
             return;
         }
     }
@@ -435,7 +466,7 @@ static void on_finished(struct task *t)
         push_end(p, &e);
         return;
     }
-    version_load(p->version, on_loaded, p);
+    version_load(p->version, true, on_loaded, p);
 }
 
 static void finish(struct store *s, struct store_job *job)

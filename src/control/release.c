@@ -56,7 +56,8 @@ struct release {
     int64_t number;
     uint32_t share_bp;
     char actor[64];
-    bool claims; /* the version, until the end */
+    bool claims;            /* the version, until the end */
+    struct version *beside; /* claimed too: the stable one */
     void (*done)(void *ctx, const struct err *e);
     void *ctx;
 };
@@ -65,6 +66,9 @@ static void release_finish(struct change *ch, const struct err *e)
 {
     struct release *r = CONTAINER_OF(ch, struct release, change);
 
+    if (r->beside) {
+        r->beside->claims--;
+    }
     if (r->claims) {
         r->version->claims--;
         model_reconcile(ch->model);
@@ -170,6 +174,21 @@ static void on_loaded(void *ctx, const struct err *e)
     }
 }
 
+/* Both arms must be there. */
+static void on_canary_loaded(void *ctx, const struct err *e)
+{
+    struct release *r = ctx;
+    struct version *stable = model_version(r->change.model, r->change.model->row.stable);
+
+    if (e->code == ERR_OK && stable && !version_loaded(stable)) {
+        r->beside = stable;
+        stable->claims++;
+        version_load(stable, true, on_loaded, r);
+    } else {
+        on_loaded(r, e);
+    }
+}
+
 static struct model *find(struct control *c, struct str name, struct err *e)
 {
     struct model *m = control_model(c, name);
@@ -202,7 +221,7 @@ void control_rollout_start(struct control *c, struct str model, int64_t number, 
     r->share_bp = share_bp;
     r->change.prepare = start_prepare;
     r->change.act = rollout_act;
-    version_load(v, on_loaded, r);
+    version_load(v, true, on_canary_loaded, r);
 }
 
 /* ---- share ---- */
@@ -266,7 +285,7 @@ static struct version *to_promote(const struct model *m, int64_t number, struct 
         return model_version(m, m->rollout.canary);
     }
     for (size_t i = 0; i < m->n_versions; i++) {
-        if (m->versions[i]->row.number > m->row.stable && version_loaded(m->versions[i])) {
+        if (m->versions[i]->row.number > m->row.stable && version_at_hand(m->versions[i])) {
             v = m->versions[i];
         }
     }
@@ -296,7 +315,9 @@ static enum err_code promote_prepare(struct change *ch, struct err *e)
         return err_set(e, ERR_CONFLICT, "version %lld is not ready (%s); push it again or start a rollout of it",
                        (long long)v->row.number, version_state_names[v->state]);
     }
-    r->version = v;
+    if (!r->claims) { /* else it is the one that was loaded for it */
+        r->version = v;
+    }
     ch->model_row = m->row;
     ch->model_row.previous = m->row.stable;
     ch->model_row.stable = v->row.number;
@@ -346,6 +367,7 @@ void control_promote(struct control *c, struct str model, int64_t number, struct
 {
     struct err e;
     struct model *m = find(c, model, &e);
+    struct version *v;
     struct release *r;
 
     if (!m) {
@@ -356,7 +378,15 @@ void control_promote(struct control *c, struct str model, int64_t number, struct
     r->number = number;
     r->change.prepare = promote_prepare;
     r->change.act = promote_act;
-    change_submit(&r->change);
+    v = to_promote(m, number, &e);
+    if (v && !version_loaded(v) && version_at_hand(v)) { /* it must be seen to load before it serves */
+        r->version = v;
+        r->claims = true;
+        v->claims++;
+        version_load(v, true, on_loaded, r);
+    } else {
+        change_submit(&r->change);
+    }
 }
 
 /* ---- the way back ---- */
@@ -559,13 +589,29 @@ static enum err_code undo_possible(const struct model *m, bool abort_only, struc
                        "nothing to roll back: no rollout of '%s' is running, and there is no promotion to take back",
                        m->row.name);
     }
-    if (!version_loaded(back)) {
+    if (!version_at_hand(back)) {
         return err_set(e, ERR_CONFLICT, "version %lld, the one before, is not ready (%s%s%s); version %lld stays",
                        (long long)back->row.number, version_state_names[back->state],
                        back->state == VERSION_FAILED ? ": " : "", back->state == VERSION_FAILED ? back->why.text : "",
                        (long long)m->row.stable);
     }
     return ERR_OK;
+}
+
+static void ignore(void *ctx, const struct err *e)
+{
+    (void)ctx;
+    (void)e;
+}
+
+/* The version that serves now may have been sent out of memory: its callers wait, so it comes back at once. */
+static void stable_warm(struct model *m)
+{
+    struct version *v = model_version(m, m->row.stable);
+
+    if (v && v->state == VERSION_COLD && !m->control->stopping) {
+        version_load(v, true, ignore, NULL);
+    }
 }
 
 static void roll_back(struct model *m, enum rollout_state state, struct str actor, const char *reason,
@@ -601,6 +647,7 @@ static void roll_back(struct model *m, enum rollout_state state, struct str acto
     timer_set(u->c->loop, &u->timer, clock_us() + UNDO_PATIENCE_US);
     undo_go_on(m);
     model_reconcile(m);
+    stable_warm(m);
 }
 
 void control_rollback(struct control *c, struct str model, struct str actor, bool abort_only,

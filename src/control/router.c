@@ -10,26 +10,21 @@
 
 const char *const arm_names[] = {"stable", "canary", "direct"};
 
+/* A key is the value of a header, and HTTP ends those here; what an upstream lets through beyond it does not count. */
+enum { KEY_MOST = 32 << 10 };
+
 uint32_t assignment_bucket(const char *salt, struct str key)
 {
-    char small[512];
-    size_t n = strlen(salt);
-    char *at = small;
-    uint32_t h;
+    char text[KEY_MOST + 128];
+    size_t n = MIN(strlen(salt), sizeof(text) - KEY_MOST - 1);
+    size_t m = MIN(key.n, (size_t)KEY_MOST);
 
-    if (n + 1 + key.n > sizeof(small)) {
-        at = xmalloc(n + 1 + key.n); /* keys are bounded by the header limit */
+    memcpy(text, salt, n);
+    text[n] = ':';
+    if (m > 0) {
+        memcpy(text + n + 1, key.p, m);
     }
-    memcpy(at, salt, n);
-    at[n] = ':';
-    if (key.n > 0) {
-        memcpy(at + n + 1, key.p, key.n);
-    }
-    h = murmur3_32(at, n + 1 + key.n, 0);
-    if (at != small) {
-        free(at);
-    }
-    return h % 10000;
+    return murmur3_32(text, n + 1 + m, 0) % 10000;
 }
 
 const struct route *router_find(const struct router *r, struct str model)
@@ -99,6 +94,7 @@ enum err_code router_pick(const struct router *r, struct str model, int64_t vers
     struct pick p = {.route = t, .arm = ARM_DIRECT};
     int at = -1;
 
+    out->cold = false;
     if (!t) {
         return no_model(r, model, e);
     }
@@ -118,6 +114,8 @@ enum err_code router_pick(const struct router *r, struct str model, int64_t vers
     }
     p.version = at < 0 ? NULL : &t->versions[at];
     if (!p.version || p.version->slot < 0) {
+        p.cold = p.version && p.version->cold;
+        *out = p;
         return not_ready(t, p.version, e);
     }
     *out = p;

@@ -24,7 +24,9 @@ extern const char *const arm_names[]; /* "stable", "canary", "direct" */
 struct route_version {
     int64_t number;
     int slot;                      /* of the loaded version; -1: registered, but not ready */
-    const char *state;             /* "ready", "loading", "failed", "registered" */
+    const char *state;             /* "ready", "loading", "failed", "registered", "cold" */
+    bool cold;                     /* not in memory, or just being loaded again: control_wake brings it back */
+    _Atomic uint32_t *parked;      /* requests that wait for it, of all threads; lives for ever */
     char *why;                     /* of a failure, or NULL */
     const struct model_info *info; /* NULL unless ready; lives as long as the version is loaded */
     struct series *series;         /* for requests that name the version; NULL unless ready */
@@ -39,7 +41,8 @@ struct route {
     int stable, canary; /* index in versions, -1: none */
     struct series *stable_series, *canary_series;
     uint32_t share_bp;
-    uint64_t timeout_us; /* deadline of a request that names none */
+    uint64_t timeout_us;     /* deadline of a request that names none */
+    uint64_t queue_requests; /* most that may wait for a cold version */
     char salt[40];
 };
 struct snapshot {
@@ -57,11 +60,12 @@ struct pick {
     struct series *series; /* what this request is counted in */
     enum arm arm;
     bool rollout; /* a rollout is running and this request takes part */
+    bool cold;    /* ERR_UNAVAILABLE, but the version can be waited for; route and version are set */
 };
 
 uint32_t assignment_bucket(const char *salt, struct str key); /* 0 … 9999 */
 /* version 0: as the rollout decides. ERR_NOT_FOUND: no such model or version (names what there is); ERR_UNAVAILABLE:
- * not ready. */
+ * not ready; out->cold tells whether it is worth to wait. */
 enum err_code router_pick(const struct router *r, struct str model, int64_t version, struct str key, struct pick *out,
                           struct err *e) MUST_USE;
 const struct route *router_find(const struct router *r, struct str model);

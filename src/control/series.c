@@ -3,11 +3,11 @@
 #include "control/series.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 
 #include "base/clock.h"
-#include "base/log.h"
 
 #define BREAKER 5u
 #define USER_BITS (1u << 18)
@@ -28,7 +28,7 @@ struct series *series_new(uint64_t id, unsigned parts)
     struct series *s = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
     if (s == MAP_FAILED) {
-        log_error("control", "no memory to count with bytes=%zu", bytes);
+        fprintf(stderr, "weir: out of memory: %zu bytes to count with could not be had\n", bytes);
         abort();
     }
     s->id = id;

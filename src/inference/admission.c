@@ -208,9 +208,10 @@ void admission_learn(struct admission *a, uint64_t compute_ns, uint32_t joined, 
     }
 }
 
-bool admission_in_time(const struct admission *a, uint64_t deadline_us, uint64_t now_us)
+bool admission_in_time(const struct admission *a, uint64_t ahead, uint64_t deadline_us, uint64_t now_us)
 {
-    return deadline_us > now_us && deadline_us - now_us >= mean_high(&a->run_ns) / 1000;
+    return deadline_us > now_us &&
+           deadline_us - now_us >= (ahead * get(&a->cost_ns.value) + mean_high(&a->run_ns)) / 1000;
 }
 
 uint64_t admission_requests(const struct admission *a)

@@ -80,8 +80,9 @@ void admission_end(struct admission *a, enum job_class class);
 /* It was answered by a run of `joined` jobs that took compute_ns; predicted_us, took_us: from submit to end. */
 void admission_learn(struct admission *a, uint64_t compute_ns, uint32_t joined, uint64_t predicted_us,
                      uint64_t took_us);
-/* Whether a submitted request, were it the next, would end before its deadline. */
-bool admission_in_time(const struct admission *a, uint64_t deadline_us, uint64_t now_us);
+/* Whether a submitted request, were it given now to an instance that has `ahead` others, would end before its deadline.
+ */
+bool admission_in_time(const struct admission *a, uint64_t ahead, uint64_t deadline_us, uint64_t now_us);
 uint64_t admission_requests(const struct admission *a); /* admitted now, of all classes */
 
 #endif

@@ -20,8 +20,8 @@ struct instance {
     unsigned index, acks;
     enum instance_state state;
     struct engine *engine;
-    bool closed;  /* the engine was told */
-    bool changed; /* the engine is another model than the first was */
+    bool closed;      /* the engine was told */
+    struct err unfit; /* ERR_OK, or why it must not be used: another model than the first, a thread can not attach */
     struct timer restart;
     uint64_t deaths, own_deaths;
     struct err last_end; /* why it ended last */
@@ -230,17 +230,25 @@ static void announce(struct pool *p)
     }
 }
 
+/* The engine is ready, and must not be used: it ends, as by its own doing. */
+static void reject(struct instance *in, const struct engine *g, const struct err *why)
+{
+    if (in->engine == g && !in->closed) {
+        in->unfit = *why;
+        in->closed = true;
+        in->pool->ops->close(in->engine);
+    }
+}
+
 static void on_ack(struct task *t)
 {
     struct message *m = CONTAINER_OF(t, struct message, task);
     struct pool *p = m->pool;
     struct instance *in = &p->instance[m->instance];
 
-    if (m->err.code != ERR_OK) {
-        log_error("inference", "a thread can not use an instance version=%s thread=%u error=\"%s\"", p->shared->name,
-                  m->shard->index, m->err.text);
-    }
-    if (m->kind == MESSAGE_ATTACH) {
+    if (m->kind == MESSAGE_ATTACH && m->err.code != ERR_OK) { /* whoever is on that thread would wait for nothing */
+        reject(in, m->engine, &m->err);
+    } else if (m->kind == MESSAGE_ATTACH) {
         if (in->engine == m->engine && ++in->acks == p->n_shards && in->state == INSTANCE_ATTACHING) {
             in->state = INSTANCE_UP;
             atomic_fetch_add(&p->shared->instances_up, 1);
@@ -279,6 +287,7 @@ static void on_ready(void *ctx, struct engine *g, const struct model_info *info)
     struct instance *in = ctx;
     struct pool *p = in->pool;
     struct sched_shared *sh = p->shared;
+    struct err e;
 
     in->engine = g;
     if (p->closing) {
@@ -290,9 +299,10 @@ static void on_ready(void *ctx, struct engine *g, const struct model_info *info)
         admission_init(&sh->admission, p->spec.queue_requests, p->spec.queue_bytes, p->spec.timeout_us, info->warm_ns);
         sh->credit = p->spec.on_thread ? 1024 : 2 * MIN(MAX(info->batch_max, 1u), 64u);
     } else if (!same_model(&sh->info, info)) {
-        in->changed = in->closed = true;
+        err_set(&e, ERR_CONFLICT, "an instance of %s has other inputs or outputs than the first one had",
+                p->shared->name);
         tell(p, MESSAGE_PASS, in->index, g);
-        p->ops->close(g);
+        reject(in, g, &e);
         return;
     }
     in->state = INSTANCE_ATTACHING;
@@ -307,13 +317,11 @@ static void on_gone(void *ctx, struct engine *g, const struct engine_end *why)
     uint64_t now = clock_us();
     struct supervisor_answer a;
     bool was_up = in->state == INSTANCE_UP;
-    struct engine_end changed = {.own = true};
+    struct engine_end unfit = {.err = in->unfit, .own = true};
 
     (void)g;
-    if (in->changed) {
-        err_set(&changed.err, ERR_CONFLICT, "an instance of %s has other inputs or outputs than the first one had",
-                p->shared->name);
-        why = &changed;
+    if (in->unfit.code != ERR_OK) {
+        why = &unfit;
     }
     in->engine = NULL;
     in->state = INSTANCE_DOWN;
@@ -376,7 +384,8 @@ static void start(struct instance *in)
     struct engine_end end = {.own = true, .loading = true};
 
     in->state = INSTANCE_STARTING;
-    in->closed = in->changed = false;
+    in->closed = false;
+    in->unfit.code = ERR_OK;
     if (p->ops->open(&in->engine, &spec, &host, &end.err) != ERR_OK) {
         on_gone(in, NULL, &end);
     }

@@ -233,6 +233,25 @@ static void convict(struct sched *s, uint64_t block)
              sh->name);
 }
 
+/* A request whose client was answered already (its deadline passed, or it left) is not tried again; that it ended a
+ * worker is remembered, and when it does so a second time it is convicted. */
+static void suspect(struct sched *s, uint64_t block)
+{
+    struct sched_shared *sh = s->shared;
+    uint64_t now = clock_us(), h = fingerprint(s, block);
+    size_t i;
+
+    for (i = 0; i < SUSPECTS_MAX; i++) {
+        if (atomic_load(&sh->suspect[i].fingerprint) == h && atomic_load(&sh->suspect[i].until_us) > now) {
+            convict(s, block);
+            return;
+        }
+    }
+    i = atomic_fetch_add(&sh->n_suspects, 1) % SUSPECTS_MAX;
+    atomic_store(&sh->suspect[i].until_us, now + CONVICT_US);
+    atomic_store(&sh->suspect[i].fingerprint, h);
+}
+
 /* ---- giving out ---- */
 
 static struct seat *pick_seat(struct sched *s)
@@ -270,14 +289,18 @@ static void drop(struct sched *s, struct work *w, enum err_code code, const char
 static const char text_expired[] = "the deadline passed while the request waited for its turn";
 
 /* True: the work is not worth a run any more, and is gone. While nothing runs, everything is tried that may be. */
-static bool too_late(struct sched *s, struct work *w, uint64_t now)
+static bool too_late(struct sched *s, struct work *w, const struct seat *seat, uint64_t now)
 {
+    const struct sched_shared *sh = s->shared;
+    uint32_t ahead =
+        sh->on_threads ? seat->open : atomic_load_explicit(&sh->load[seat->index].open, memory_order_relaxed);
+
     if (!w->owner) { /* cancelled */
         queue_del(s, w);
         work_free(s, w);
     } else if (now >= w->deadline_us) {
         drop(s, w, ERR_TIMEOUT, text_expired);
-    } else if (s->running.n > 0 && !admission_in_time(&s->shared->admission, w->deadline_us, now)) {
+    } else if (s->running.n > 0 && !admission_in_time(&sh->admission, ahead, w->deadline_us, now)) {
         drop(s, w, ERR_UNAVAILABLE, "the request waited so long that its run would end after its deadline; try later");
     } else {
         return false;
@@ -316,7 +339,7 @@ static void dispatch(struct sched *s)
                         .block = w->block,
                         .flags = w->solo ? JOB_SOLO : 0};
 
-        if (too_late(s, w, now)) {
+        if (too_late(s, w, seat, now)) {
             continue;
         }
         if (seat->port->ops->submit(seat->port, &j, &e) == ERR_OK) {
@@ -354,6 +377,11 @@ static void on_flush(struct hook *h)
 /* What becomes of a job whose engine died with it. True: it waits again. */
 static bool try_again(struct sched *s, struct work *w, const struct job_result *r)
 {
+    struct job_result out = {.err = {ERR_MODEL, ""}};
+
+    if (!w->owner && r->own && r->started && r->alone) {
+        suspect(s, w->block);
+    }
     if (!w->owner || s->abandoned) {
         return false;
     }
@@ -362,8 +390,10 @@ static bool try_again(struct sched *s, struct work *w, const struct job_result *
         w->solo = true;
         if (r->alone && ++w->alone_deaths >= 2) {
             convict(s, w->block);
-            answer_error(w, false, ERR_MODEL,
-                         "this request ended two worker processes that ran nothing else; it is refused from now on");
+            err_set(&out.err, ERR_MODEL,
+                    "this request ended two worker processes that ran nothing else; it is refused from now on (%s)",
+                    r->err.text);
+            answer(w, &out, false);
             return false;
         }
     }
@@ -541,7 +571,7 @@ const struct model_info *sched_info(const struct sched *s)
     return &s->shared->info;
 }
 
-/* A new work, or one that was used before. */
+/* A new work, or one that was used before; NULL without memory. */
 static struct work *work_new(struct sched *s, struct infer *r)
 {
     struct sched_shared *sh = s->shared;
@@ -550,7 +580,10 @@ static struct work *work_new(struct sched *s, struct infer *r)
     if (w) {
         s->free = w->next;
     } else {
-        w = xmalloc(sizeof(*w)); /* bounded: every work was admitted */
+        w = malloc(sizeof(*w)); /* their number is bounded: every one was admitted */
+    }
+    if (!w) {
+        return NULL;
     }
     *w = (struct work){.owner = r,
                        .block = r->block,
@@ -582,6 +615,9 @@ enum err_code sched_submit(struct sched *s, struct infer *r, struct err *e)
         return late(sh, wait_us, e);
     }
     r->work = work_new(s, r);
+    if (!r->work) {
+        return err_set(e, ERR_UNAVAILABLE, "no memory for a request of %s", sh->name);
+    }
     list_add(&s->queue[r->class], r->work);
     loop_defer(s->shard->loop, &s->flush);
     if (s->sweep.slot == 0) {

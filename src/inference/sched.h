@@ -31,6 +31,7 @@
 
 #define INSTANCES_MAX 16
 #define CONVICTS_MAX 64
+#define SUSPECTS_MAX 16
 #define CONVICT_US 600000000ull
 
 /* What the threads of one version share. Owned by its pool. Counters are relaxed. */
@@ -54,6 +55,10 @@ struct sched_shared {
     struct {
         _Atomic uint64_t fingerprint, until_us;
     } convict[CONVICTS_MAX];
+    _Atomic uint32_t n_suspects; /* requests that were answered before they ended a worker, running alone */
+    struct {
+        _Atomic uint64_t fingerprint, until_us;
+    } suspect[SUSPECTS_MAX];
 };
 
 struct infer;

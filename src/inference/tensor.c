@@ -160,10 +160,11 @@ void model_info_copy(struct model_info *to, const struct model_info *from)
 }
 
 /* The flat form, little-endian and unpadded:
- *     u32 version  u32 n_in  u32 n_out  u32 batch_max  u64 warm_ns  u64 memory  u8 joins  text platform  text runtime
+ *     u32 version  u32 n_in  u32 n_out  u32 batch_max  u32 many_rows  u32 threads
+ *     u64 warm_ns  u64 memory  u64 many_ns  u64 device_total  u64 device_used  u8 joins  text platform  text runtime
  *     then n_in + n_out times:  text name  u8 dtype  u8 rank  i64 dim[rank]
  * where text is a u16 length and its bytes. */
-#define FLAT_VERSION 1u
+#define FLAT_VERSION 2u
 
 static void put_text(struct buf *b, const char *z)
 {
@@ -185,8 +186,8 @@ static void put_infos(struct buf *b, const struct tensor_info *t, uint32_t n)
 
 void model_info_encode(struct buf *out, const struct model_info *m)
 {
-    uint32_t head[4] = {FLAT_VERSION, m->n_in, m->n_out, m->batch_max};
-    uint64_t wide[2] = {m->warm_ns, m->memory};
+    uint32_t head[6] = {FLAT_VERSION, m->n_in, m->n_out, m->batch_max, m->many_rows, m->threads};
+    uint64_t wide[5] = {m->warm_ns, m->memory, m->many_ns, m->device_total, m->device_used};
     uint8_t joins = m->joins;
 
     buf_add(out, head, sizeof head);
@@ -247,8 +248,8 @@ enum err_code model_info_decode(struct model_info *out, const void *p, size_t n,
 {
     struct model_info m = {0};
     struct flat f = {p, n};
-    uint32_t head[4];
-    uint64_t wide[2];
+    uint32_t head[6];
+    uint64_t wide[5];
     uint8_t joins;
 
     if (!get(&f, head, sizeof head) || !get(&f, wide, sizeof wide) || !get(&f, &joins, 1) ||
@@ -256,7 +257,7 @@ enum err_code model_info_decode(struct model_info *out, const void *p, size_t n,
         return err_set(e, ERR_INTERNAL, "the description of a model is cut short (%zu bytes)", n);
     }
     if (head[0] != FLAT_VERSION || head[1] > TENSORS_MAX || head[2] > TENSORS_MAX || head[3] == 0 || joins > 1 ||
-        (!joins && head[3] != 1)) {
+        (!joins && head[3] != 1) || head[4] == 1 || (head[4] == 0) != (wide[2] == 0) || wide[4] > wide[3]) {
         return err_set(e, ERR_INTERNAL, "the description of a model has a field out of range");
     }
     m.n_in = head[1];
@@ -264,6 +265,11 @@ enum err_code model_info_decode(struct model_info *out, const void *p, size_t n,
     m.batch_max = head[3];
     m.warm_ns = wide[0];
     m.memory = wide[1];
+    m.many_ns = wide[2];
+    m.many_rows = head[4];
+    m.threads = head[5];
+    m.device_total = wide[3];
+    m.device_used = wide[4];
     m.joins = joins;
     m.in = m.n_in ? xcalloc(m.n_in, sizeof *m.in) : NULL;
     m.out = m.n_out ? xcalloc(m.n_out, sizeof *m.out) : NULL;

@@ -61,9 +61,14 @@ struct model_info {
     uint32_t n_in, n_out;
     struct tensor_info *in, *out; /* heap */
     bool joins; /* requests may be joined along dimension 0 (checked at warm-up: rows do not influence each other) */
-    uint32_t batch_max; /* most rows in one run; 1 if not joins */
-    uint64_t warm_ns;   /* one run of batch 1 at the end of the warm-up */
-    uint64_t memory;    /* bytes resident after the warm-up; 0 if unknown */
+    uint32_t batch_max;    /* most rows in one run; 1 if not joins */
+    uint64_t warm_ns;      /* one run of batch 1 at the end of the warm-up */
+    uint64_t memory;       /* bytes resident after the warm-up; 0 if unknown */
+    uint64_t many_ns;      /* one run of many_rows rows, measured like warm_ns; 0: it was not */
+    uint32_t many_rows;    /* 0, or at least 2 */
+    uint32_t threads;      /* of a run; 0: not said */
+    uint64_t device_total; /* bytes of the GPU it is on; 0: none, or not known */
+    uint64_t device_used;  /* of those, what its load took, without the driver's own context; at most device_total */
 };
 void model_info_done(struct model_info *m);
 /* Deep copy; aborts without memory. */

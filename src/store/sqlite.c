@@ -24,9 +24,11 @@
 #define BUSY_MS 2000 /* another program (the sqlite3 shell, a backup) may hold the lock for a moment */
 
 extern const char embed_store_migrations_0001_init_sql[];
+extern const char embed_store_migrations_0002_costs_sql[];
 
 static const char *const migrations[] = {
     embed_store_migrations_0001_init_sql,
+    embed_store_migrations_0002_costs_sql,
 };
 
 enum statement {
@@ -43,6 +45,8 @@ enum statement {
     SQL_HISTORY,
     SQL_HISTORY_OF,
     SQL_DIGEST,
+    SQL_PUT_COST,
+    SQL_COSTS,
     SQL_COUNT,
 };
 _Static_assert(SQL_COUNT <= STORE_STATEMENTS, "struct store has too little room for the statements");
@@ -77,6 +81,11 @@ static const char *const sql_texts[SQL_COUNT] = {
         ("SELECT seq, at_ms, model, version, kind, actor, text FROM history WHERE seq < ?1 AND model = ?3 "
          "ORDER BY seq DESC LIMIT ?2"),
     [SQL_DIGEST] = "SELECT 1 FROM version WHERE digest = ?1 LIMIT 1",
+    [SQL_PUT_COST] = "INSERT INTO cost (digest, device, bytes, measured_ms) VALUES (?1, ?2, ?3, ?4) "
+                     "ON CONFLICT (digest, device) DO UPDATE SET bytes = excluded.bytes, "
+                     "measured_ms = excluded.measured_ms",
+    [SQL_COSTS] = "SELECT digest, device, bytes, measured_ms FROM cost WHERE digest IN (SELECT digest FROM version) "
+                  "ORDER BY digest, device",
 };
 
 const char *const rollout_state_names[] = {
@@ -453,6 +462,24 @@ enum err_code store_apply(struct store *s, const struct store_change *c, struct 
     return ERR_OK;
 }
 
+enum err_code store_put_cost(struct store *s, const struct cost_row *c, struct err *e)
+{
+    sqlite3_stmt *st = s->statements[SQL_PUT_COST];
+    enum err_code rc = store_writable(s, e);
+    if (rc != ERR_OK) {
+        return rc;
+    }
+    bind_text(st, 1, c->digest);
+    bind_text(st, 2, c->device);
+    sqlite3_bind_int64(st, 3, (sqlite3_int64)c->bytes);
+    sqlite3_bind_int64(st, 4, c->measured_ms);
+    if (!run(s, SQL_PUT_COST)) {
+        return db_fail(s, e, "store a measurement");
+    }
+    checkpoint(s);
+    return ERR_OK;
+}
+
 /* ---- reading ---- */
 
 static bool read_model(sqlite3_stmt *st, void *row)
@@ -497,6 +524,14 @@ static bool read_rollout(sqlite3_stmt *st, void *row)
     const char *evidence = (const char *)sqlite3_column_text(st, 9);
     r->evidence = known && evidence ? xstrdup(evidence) : NULL;
     return known;
+}
+
+static bool read_cost(sqlite3_stmt *st, void *row)
+{
+    struct cost_row *c = row;
+    c->bytes = (uint64_t)sqlite3_column_int64(st, 2);
+    c->measured_ms = sqlite3_column_int64(st, 3);
+    return column_text(st, 0, c->digest, sizeof c->digest) && column_text(st, 1, c->device, sizeof c->device);
 }
 
 static bool read_history(sqlite3_stmt *st, void *row)
@@ -547,6 +582,7 @@ void store_state_done(struct store_state *st)
     free(st->models);
     free(st->versions);
     free(st->rollouts);
+    free(st->costs);
     *st = (struct store_state){0};
 }
 
@@ -554,7 +590,7 @@ enum err_code store_load(struct store *s, struct store_state *out, struct err *e
 {
     store_assert_thread(s);
     struct store_state st = {0};
-    void *models = NULL, *versions = NULL, *rollouts = NULL;
+    void *models = NULL, *versions = NULL, *rollouts = NULL, *costs = NULL;
     enum err_code rc = read_all(s, SQL_MODELS, sizeof *st.models, read_model, &models, &st.n_models, e);
     if (rc == ERR_OK) {
         rc = read_all(s, SQL_VERSIONS, sizeof *st.versions, read_version, &versions, &st.n_versions, e);
@@ -562,9 +598,13 @@ enum err_code store_load(struct store *s, struct store_state *out, struct err *e
     if (rc == ERR_OK) {
         rc = read_all(s, SQL_ROLLOUTS, sizeof *st.rollouts, read_rollout, &rollouts, &st.n_rollouts, e);
     }
+    if (rc == ERR_OK) {
+        rc = read_all(s, SQL_COSTS, sizeof *st.costs, read_cost, &costs, &st.n_costs, e);
+    }
     st.models = models;
     st.versions = versions;
     st.rollouts = rollouts;
+    st.costs = costs;
     if (rc != ERR_OK) {
         store_state_done(&st);
         return rc;

@@ -78,6 +78,13 @@ struct history_row {
     char text[512];  /* one sentence for a person */
 };
 
+struct cost_row {
+    char digest[65]; /* of an artifact */
+    char device[16]; /* "host", "cuda:0" */
+    uint64_t bytes;  /* what one instance took */
+    int64_t measured_ms;
+};
+
 /* One transaction. Each pointer may be NULL; models and rollouts are inserted or replaced by their key, versions only
  * inserted. ERR_STORAGE (disk full, I/O error: nothing of it happened), ERR_CONFLICT (a version number or digest is
  * taken, a second rollout would run, a row names a version that does not exist). After a failed fsync the store is
@@ -101,9 +108,15 @@ struct store_state {
     size_t n_versions;
     struct rollout_row *rollouts;
     size_t n_rollouts;
+    struct cost_row *costs; /* of the artifacts that a version names */
+    size_t n_costs;
 };
 enum err_code store_load(struct store *s, struct store_state *out, struct err *e) MUST_USE;
 void store_state_done(struct store_state *st);
+
+/* Inserted or replaced by (digest, device); durable. It stays when the artifact is dropped: the same bytes may come
+ * again. ERR_STORAGE. */
+enum err_code store_put_cost(struct store *s, const struct cost_row *c, struct err *e) MUST_USE;
 
 /* Newest first, at most `limit` (<= 1,000) rows with seq < before (0: from the newest). model NULL: of all. *out: a
  * heap array, NULL when there is no row. */

@@ -666,6 +666,138 @@ static void run_cell(void **state)
     cell->fn(cell->place);
 }
 
+/* ---- the worker's batches ---- */
+
+static const struct place worker_batches = {.name = "worker",
+                                            .ops = &worker_engine,
+                                            .backend = "onnx",
+                                            .shared = true,
+                                            .process = true,
+                                            .stub = true,
+                                            .real = true};
+
+/* Three kinds of jobs that do not join with each other, in turn. The delay holds them until all are there. */
+static void kinds_keep_apart(void **state)
+{
+    struct place place = worker_batches;
+    struct engine_rig *c;
+    struct err e;
+
+    (void)state;
+    place.delay_us = MILLIS(200);
+    c = eng_open(&place, "add/1", 2, false);
+    for (unsigned i = 0; i < 12; i++) {
+        assert_int_equal(eng_try(&c->seat[0], (float)i, 1, 4, (int)(i % 3) - 1, 0, 0, &e), ERR_OK);
+    }
+    eng_flush(&c->seat[0], NULL);
+    eng_all_back(c);
+    eng_all_right(&c->seat[0]);
+    for (unsigned k = 0; k < 12; k++) {
+        assert_int_equal(c->seat[0].jobs[k].joined, 4);
+    }
+    /* Both ports, a batch of eight and more, and one that wants to be alone: nobody waits for the delay in vain. */
+    for (unsigned i = 0; i < 9; i++) {
+        assert_int_equal(eng_try(&c->seat[0], (float)i, 1, 4, -1, i == 3 ? JOB_SOLO : 0, 0, &e), ERR_OK);
+        eng_submit(&c->seat[1], (float)i, 1);
+    }
+    eng_flush(&c->seat[0], NULL);
+    eng_flush(&c->seat[1], NULL);
+    eng_all_back(c);
+    eng_all_right(&c->seat[0]);
+    eng_all_right(&c->seat[1]);
+    assert_int_equal(c->seat[0].jobs[12 + 3].joined, 1);
+    eng_close(c);
+}
+
+/* Behind a long run: one whose deadline passes meanwhile, one that has none, one that has time. */
+static void expired_jobs_are_not_run(void **state)
+{
+    struct engine_rig *c = eng_open(&worker_batches, "spin/1", 2, false);
+    struct seat *s = &c->seat[0];
+
+    (void)state;
+    eng_spin(s, 1, 100000); /* 200 ms */
+    eng_flush(s, NULL);
+    eng_turns(c, 50);
+    s->deadline_us = clock_us() + MILLIS(10);
+    eng_spin(s, 2, 10000000); /* 20 s, if it were run */
+    s->deadline_us = clock_us() + SECONDS(30);
+    eng_spin(s, 3, 100);
+    s->deadline_us = 0;
+    eng_spin(s, 4, 100);
+    eng_flush(s, NULL);
+    eng_all_back(c);
+    assert_int_equal(s->jobs[1].err.code, ERR_TIMEOUT);
+    assert_non_null(strstr(s->jobs[1].err.text, "the deadline passed"));
+    assert_false(s->jobs[1].lost);
+    assert_true(s->jobs[0].right && s->jobs[2].right && s->jobs[3].right);
+    eng_close(c);
+}
+
+/* With nothing running, those that wait for company are run in time for their deadline. */
+static void company_is_not_waited_for_too_long(void **state)
+{
+    struct place place = worker_batches;
+    struct engine_rig *c;
+
+    (void)state;
+    place.delay_us = SECONDS(3600);
+    c = eng_open(&place, "add/1", 1, false);
+    c->seat[0].deadline_us = clock_us() + MILLIS(500);
+    eng_submit(&c->seat[0], 1, 1);
+    eng_submit(&c->seat[0], 2, 2);
+    eng_flush(&c->seat[0], NULL);
+    eng_all_back(c);
+    for (unsigned i = 0; i < 2; i++) { /* on a busy machine the executor may wake up too late: then it says so */
+        const struct one *j = &c->seat[0].jobs[i];
+        assert_true((j->right && j->joined == 2) || j->err.code == ERR_TIMEOUT);
+    }
+    eng_close(c);
+}
+
+/* A death while the backlog waits for company: what was not being run is under no suspicion. */
+static void the_backlog_is_not_suspected(void **state)
+{
+    struct place place = worker_batches;
+    struct engine_rig *c;
+
+    (void)state;
+    place.delay_us = SECONDS(3600);
+    c = eng_open(&place, "add/1", 2, false);
+    for (unsigned i = 0; i < 3; i++) {
+        eng_submit(&c->seat[i % 2], (float)i, 1);
+        eng_flush(&c->seat[i % 2], NULL);
+    }
+    eng_turns(c, 100);
+    assert_int_equal(atomic_load(&c->seat[0].n_done) + atomic_load(&c->seat[1].n_done), 0);
+    kill_it(c, SIGSEGV);
+    UNTIL(c, c->gone);
+    assert_true(c->end.own);
+    for (unsigned i = 0; i < 3; i++) {
+        const struct one *j = &c->seat[i % 2].jobs[i / 2];
+        assert_true(j->lost && j->own && j->n_done == 1);
+        assert_false(j->started || j->alone);
+    }
+    eng_done(c);
+}
+
+/* Inside the sandbox: a wider session is made, measured, and taken or not; a loop of small operations gains nothing. */
+static void threads_left_open(void **state)
+{
+    struct place place = worker_batches;
+    struct engine_rig *c;
+
+    (void)state;
+    place.threads_max = 2;
+    c = eng_open(&place, "slow/1", 1, false);
+    assert_int_equal(c->info.threads, 1);
+    eng_close(c);
+    c = eng_open(&place, "cnn/1", 1, false);
+    assert_in_range(c->info.threads, 1, 2);
+    assert_true(c->info.warm_ns > 0);
+    eng_close(c);
+}
+
 /* ---- the sandbox, from inside ---- */
 
 static const struct place worker_place = {.name = "worker",
@@ -860,6 +992,11 @@ int main(int argc, char **argv)
     }
     tests[n++] = (struct CMUnitTest)cmocka_unit_test(the_sandbox_holds);
     if (n_places > 1) {
+        tests[n++] = (struct CMUnitTest)cmocka_unit_test(kinds_keep_apart);
+        tests[n++] = (struct CMUnitTest)cmocka_unit_test(expired_jobs_are_not_run);
+        tests[n++] = (struct CMUnitTest)cmocka_unit_test(company_is_not_waited_for_too_long);
+        tests[n++] = (struct CMUnitTest)cmocka_unit_test(the_backlog_is_not_suspected);
+        tests[n++] = (struct CMUnitTest)cmocka_unit_test(threads_left_open);
         for (size_t i = 0; i < lie_count; i++) {
             snprintf(text[n], sizeof text[n], "liar:%s", lies[i].name);
             tests[n] = (struct CMUnitTest){

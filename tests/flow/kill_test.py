@@ -11,7 +11,7 @@ import pytest
 import flow
 
 USERS = [f"user-{i}" for i in range(500)]
-KILLS = 20
+KILLS = int(os.environ.get("WEIR_KILLS", "20"))  # 1000: the run that is put on record
 
 
 @pytest.mark.parametrize("instances", [2, 1])

@@ -52,7 +52,8 @@ def test_what_can_not_be_in_time_is_refused_on_its_headers(server):
     before = metric(server, "weir_refused_total", 'reason="deadline"')
     with Backlog(server, 20) as load:
         with server.wire() as w:  # a body is announced, and never sent
-            w.send(f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: 600000\r\nX-Weir-Timeout: 100ms\r\n\r\n".encode())
+            head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: 600000\r\nX-Weir-Timeout: 100ms\r\n\r\n"
+            w.send(head.encode())
             r = w.read()
         assert r.status == 503, r
         assert int(r.headers["retry-after"]) >= 1
@@ -93,15 +94,15 @@ def test_a_wrong_word_is_refused(server, name, value, text):
 
 
 def test_twice_what_it_can_do(server):
-    """Clients that ask again and again, with a deadline of some ten runs: every request is answered, most of what can not be
-    done is refused, not left to its deadline."""
+    """Clients that ask again and again, with a deadline of some ten runs: every request is answered, most of what can
+    not be done is refused, not left to its deadline."""
     good, late, refused, other = [], [], [], []
     stop = threading.Event()
 
     def client():
         while not stop.is_set():
             r = server.ask("POST", PATH, SPIN, [("X-Weir-Timeout", "600ms")])
-            (good if r.status == 200 else late if r.status == 504 else refused if r.status == 503 else other).append(r)
+            {200: good, 504: late, 503: refused}.get(r.status, other).append(r)
             if r.status == 503:
                 stop.wait(0.02)
 

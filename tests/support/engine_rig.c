@@ -217,8 +217,13 @@ struct engine_rig *eng_begin_with(const struct place *place, const char *name, c
 {
     struct engine_rig *c = xcalloc(1, sizeof *c);
     struct engine_host host = {.on = &engine_events, .ctx = c};
-    struct engine_spec spec = {
-        .name = name, .backend = backend, .ports = ports, .threads = 1, .batch.max = 8, .out_bytes = ENG_OUT_BYTES};
+    struct engine_spec spec = {.name = name,
+                               .backend = backend,
+                               .ports = ports,
+                               .threads = place->threads_max ? 0 : 1,
+                               .threads_max = place->threads_max,
+                               .batch = {8, place->delay_us, 0},
+                               .out_bytes = ENG_OUT_BYTES};
     struct err e;
 
     fake_reset();
@@ -358,7 +363,10 @@ enum err_code eng_try(struct seat *s, float value, int64_t rows, int64_t width, 
                       struct err *e)
 {
     struct one *j = &s->jobs[s->n];
-    struct job job = {.id = 1000 + s->n, .deadline_us = UINT64_MAX, .flags = flags};
+    struct job job = {.id = 1000 + s->n,
+                      .deadline_us = s->deadline_us ? s->deadline_us : UINT64_MAX,
+                      .submit_us = clock_us(),
+                      .flags = flags};
     enum err_code code;
 
     assert(s->n < ENG_JOBS_MAX);

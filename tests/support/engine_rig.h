@@ -25,7 +25,9 @@ struct place {
     bool process; /* there is one to kill */
     bool stub;    /* it may die while its host lives */
     bool on_thread;
-    bool real; /* it reads a model's file */
+    bool real;            /* it reads a model's file */
+    uint64_t delay_us;    /* of the batch rule */
+    unsigned threads_max; /* > 0: threads are left open, up to that */
 };
 
 struct engine_rig;
@@ -48,7 +50,8 @@ struct seat {
     pthread_t thread;
     struct port *port;
     _Atomic bool detached;
-    bool down, inside; /* inside: a call of the engine that must not bring events */
+    uint64_t deadline_us; /* of the jobs that are submitted from now on; 0: none */
+    bool down, inside;    /* inside: a call of the engine that must not bring events */
     struct one jobs[ENG_JOBS_MAX];
     unsigned n;
     _Atomic unsigned n_done;

@@ -195,6 +195,24 @@ static int limit_parent(void)
 
     return RAW(SYS_prlimit64, getppid(), RLIMIT_NOFILE, NULL, &old);
 }
+static int read_limits(void)
+{
+    struct rlimit now;
+
+    return RAW(SYS_prlimit64, 0, RLIMIT_DATA, NULL, &now);
+}
+static int lift_limit(void)
+{
+    struct rlimit none = {RLIM_INFINITY, RLIM_INFINITY};
+
+    return RAW(SYS_prlimit64, 0, RLIMIT_DATA, &none, NULL);
+}
+static int lift_limit_old(void)
+{
+    struct rlimit none = {RLIM_INFINITY, RLIM_INFINITY};
+
+    return RAW(SYS_setrlimit, RLIMIT_DATA, &none);
+}
 static int pin_parent(void)
 {
     cpu_set_t set;
@@ -302,6 +320,9 @@ static int dumpable(void)
     X(trace_parent, 0, 0) \
     X(read_memory_of_parent, 0, 0) \
     X(limit_parent, 0, 0) \
+    X(read_limits, 1, 0) \
+    X(lift_limit, 0, 0) \
+    X(lift_limit_old, 0, 0) \
     X(pin_parent, 0, 0) \
     X(slow_parent, 0, 0) \
     X(protect_window, 0, 0) \

@@ -10,6 +10,7 @@
 #include "backends/onnx/onnx.h"
 
 #include <fcntl.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -28,11 +29,14 @@
 #define SHARED_FROM (4ull << 20)        /* bytes from which on all ports share one session */
 #define SMALL_BELOW (1ull << 20)        /* bytes below which the arena costs more than it gives */
 #define FOLDER_MAX 1024                 /* the runtime's limit for a setting */
+#define WIDE_FROM_NS 1000000ull         /* a quicker run has nothing to gain from more threads */
+#define WIDE_GAIN 0.7                   /* how much of each thread must be to be seen: 1.4 times as fast with two */
 
 struct onnx {
     struct engine engine;
     struct engine_spec spec;
     struct engine_host host;
+    struct device device;
     int dirfd;
     pthread_t keeper;
     pthread_mutex_t lock;
@@ -129,36 +133,48 @@ static uint64_t resident(void)
     return sscanf(text, "%*u %llu", &pages) == 1 ? pages * (uint64_t)sysconf(_SC_PAGESIZE) : 0;
 }
 
-static enum err_code sessions_new(struct onnx *x, const struct file *f, struct err *e)
-{
+/* What the sessions are made from. The runtime reads it while it makes one, and not later. */
+struct source {
+    struct file file;
     char folder[FOLDER_MAX];
-    struct onnx_header header;
-    struct onnx_source from = {
-        .p = f->p, .n = f->n, .threads = x->spec.threads ? x->spec.threads : 1, .small = f->n < SMALL_BELOW};
-    unsigned n = f->n < SHARED_FROM ? MAX(x->spec.ports, 1u) : 1;
-    enum err_code code = onnx_header_check(&header, f->p, f->n, x->dirfd, e);
+    struct onnx_source from;
+};
 
+static enum err_code sessions_new(struct onnx *x, struct source *f, struct err *e)
+{
+    struct onnx_header header;
+    struct onnx_source *from = &f->from;
+    unsigned n = f->file.n < SHARED_FROM ? MAX(x->spec.ports, 1u) : 1;
+    enum err_code code = onnx_header_check(&header, f->file.p, f->file.n, x->dirfd, e);
+
+    *from = (struct onnx_source){.p = f->file.p,
+                                 .n = f->file.n,
+                                 .threads = x->spec.threads ? x->spec.threads : 1,
+                                 .small = f->file.n < SMALL_BELOW,
+                                 .device = x->device,
+                                 .device_memory = x->spec.memory_max};
     if (code != ERR_OK) {
         return code;
     }
     if (header.external) {
-        code = folder_path(folder, x->dirfd, e);
-        from.folder = folder;
-        from.small = false;
+        code = folder_path(f->folder, x->dirfd, e);
+        from->folder = f->folder;
+        from->small = false;
         n = 1;
     }
-    x->arena = !from.small;
+    x->arena = !from->small;
     if (code == ERR_OK) {
-        code = onnx_runtime_get(&x->model.rt, x->spec.library, e);
+        code = onnx_runtime_get(&x->model.rt, x->spec.library, x->device.cuda, e);
     }
     x->sessions = xcalloc(n, sizeof(OrtSession *));
     for (unsigned i = 0; i < n && code == ERR_OK; i++) {
         if (atomic_load(&x->closing)) {
             return err_set(e, ERR_CANCELLED, "closed while it was loading");
         }
-        code = onnx_session_new(&x->sessions[i], x->model.rt, &from, e);
+        code = onnx_session_new(&x->sessions[i], x->model.rt, from, e);
         x->n_sessions += code == ERR_OK;
     }
+    x->model.info.threads = from->threads;
     return code;
 }
 
@@ -170,7 +186,49 @@ static void warming(struct onnx *x, OrtRunOptions *o)
     pthread_mutex_unlock(&x->lock);
 }
 
-static enum err_code warm_up(struct onnx *x, struct err *e)
+/* With threads left open: the widest session that is allowed stays if it is quicker by enough, for threads that wait
+ * for each other are lost to other models. Only where one thread runs the model (a worker); where connection threads
+ * do, they are the width. The loser's memory is given back. */
+static void choose_threads(struct onnx *x, struct onnx_warm *w, struct onnx_frame *f, const struct onnx_source *from,
+                           uint64_t before)
+{
+    struct model_info *info = &x->model.info;
+    struct onnx_source wide = *from;
+    uint64_t now = resident(), one, more;
+    OrtSession *other;
+    struct err e;
+
+    if (x->device.cuda || x->spec.threads != 0 || x->spec.threads_max < 2 || x->spec.ports != 1 ||
+        info->warm_ns < WIDE_FROM_NS) {
+        return;
+    }
+    /* A session takes about as much again while it is made. */
+    if (x->spec.memory_max && now + 2 * (now > before ? now - before : 0) > x->spec.memory_max) {
+        log_info("onnx", "one thread, for there is no memory to try more model=%s", x->spec.name);
+        return;
+    }
+    wide.threads = x->spec.threads_max;
+    if (onnx_session_new(&other, x->model.rt, &wide, &e) != ERR_OK) {
+        log_info("onnx", "one thread, for a session of more can not be made model=%s why=\"%s\"", x->spec.name, e.text);
+        return;
+    }
+    if (onnx_warm_compare(w, f, other, &one, &more)) {
+        bool take = (double)one >= WIDE_GAIN * wide.threads * (double)more;
+        log_info("onnx", "threads measured model=%s one_us=%.1f threads=%u us=%.1f taken=%u", x->spec.name,
+                 (double)one / 1e3, wide.threads, (double)more / 1e3, take ? wide.threads : 1);
+        if (take) {
+            OrtSession *loser = f->session;
+            x->sessions[0] = f->session = other;
+            other = loser;
+            info->threads = wide.threads;
+            info->warm_ns = more;
+        }
+    }
+    onnx_session_free(x->model.rt, other);
+    malloc_trim(0);
+}
+
+static enum err_code warm_up(struct onnx *x, const struct onnx_source *from, uint64_t before, struct err *e)
 {
     struct onnx_warm w = {
         .name = x->spec.name, .batch_max = MAX(x->spec.batch.max, 1u), .stop = &x->closing, .arena = x->arena};
@@ -182,10 +240,11 @@ static enum err_code warm_up(struct onnx *x, struct err *e)
         code = onnx_frame_init(&f, &x->model, x->sessions[i ? i - 1 : 0], e);
         if (code == ERR_OK) {
             warming(x, f.options);
-            if (i == 0) {
-                code = onnx_warm_learn(&w, &f, e);
-            } else {
+            if (i > 0) {
                 onnx_warm_repeat(&w, &f);
+            } else if ((code = onnx_warm_learn(&w, &f, e)) == ERR_OK) {
+                choose_threads(x, &w, &f, from, before);
+                code = onnx_warm_join(&w, &f, e);
             }
             warming(x, NULL);
             onnx_frame_done(&f);
@@ -195,32 +254,58 @@ static enum err_code warm_up(struct onnx *x, struct err *e)
     return code;
 }
 
+/* What the load took of the GPU, its arena included; the driver's own context was there before the first look. */
+static void device_used(struct onnx *x, uint64_t free_before)
+{
+    struct model_info *info = &x->model.info;
+    uint64_t total, left;
+    size_t n = strlen(info->runtime);
+
+    if (!x->device.cuda) {
+        return;
+    }
+    snprintf(info->runtime + n, sizeof info->runtime - n, " on cuda:%u", x->device.number);
+    if (onnx_device_memory(&x->device, &total, &left)) {
+        info->device_total = total;
+        info->device_used = free_before > left ? free_before - left : 0;
+    }
+}
+
 static enum err_code load(struct onnx *x, struct err *e)
 {
-    struct file f = {0};
-    uint64_t before = resident(), after;
-    enum err_code code = file_map(&f, x->dirfd, e);
+    struct source *f = xcalloc(1, sizeof *f);
+    struct model_info *info = &x->model.info;
+    uint64_t before = resident(), after, device_total, device_free = 0;
+    enum err_code code = file_map(&f->file, x->dirfd, e);
 
+    if (code == ERR_OK && x->device.cuda) {
+        onnx_device_memory(&x->device, &device_total, &device_free);
+    }
     if (code == ERR_OK) {
-        code = sessions_new(x, &f, e);
+        code = sessions_new(x, f, e);
     }
     if (code == ERR_OK) {
         code = onnx_model_describe(&x->model, x->sessions[0], e);
     }
-    if (f.p) {
-        munmap(f.p, f.n);
-    }
     if (code == ERR_OK) {
-        code = warm_up(x, e);
+        code = warm_up(x, &f->from, before, e);
     }
+    if (f->file.p) {
+        munmap(f->file.p, f->file.n);
+    }
+    free(f);
     if (code != ERR_OK) {
         return code;
     }
+    device_used(x, device_free);
     after = resident();
-    x->model.info.memory = before && after > before ? after - before : 0;
-    if (x->spec.run_max_us && x->model.info.warm_ns > x->spec.run_max_us * 1000) {
+    info->memory = before && after > before ? after - before : 0;
+    log_info("onnx", "batching measured model=%s one_us=%.1f many_rows=%u many_us=%.1f joins=%d threads=%u",
+             x->spec.name, (double)info->warm_ns / 1e3, info->many_rows, (double)info->many_ns / 1e3, info->joins,
+             info->threads);
+    if (x->spec.run_max_us && info->warm_ns > x->spec.run_max_us * 1000) {
         return err_set(e, ERR_REFUSED, "a warm run takes %.1f ms, more than inline allows (%.1f ms): use place: worker",
-                       (double)x->model.info.warm_ns / 1e6, (double)x->spec.run_max_us / 1e3);
+                       (double)info->warm_ns / 1e6, (double)x->spec.run_max_us / 1e3);
     }
     return ERR_OK;
 }
@@ -305,9 +390,15 @@ static int thread_start(pthread_t *t, void *(*fn)(void *), void *arg)
 static enum err_code engine_open(struct engine **out, const struct engine_spec *spec, const struct engine_host *host,
                                  struct err *e)
 {
-    struct onnx *x = xcalloc(1, sizeof *x);
+    struct onnx *x;
+    struct device device;
     int r;
 
+    if (!device_parse(&device, spec->device)) {
+        return err_set(e, ERR_INVALID, "'%s' is no device: cpu, or cuda:N", spec->device);
+    }
+    x = xcalloc(1, sizeof *x);
+    x->device = device;
     x->engine.ops = &onnx_engine;
     x->spec = *spec;
     x->host = *host;

@@ -23,7 +23,8 @@ extern const struct engine_ops onnx_engine;
 enum err_code onnx_runtime_find(char *path, size_t cap, char *version, size_t vcap, struct err *e) MUST_USE;
 
 /* Opens the library and sets it up, so that nothing of it has to be found later: a worker calls this before its sandbox
- * closes. library: its path, or NULL to look for it. Any thread; a second call is cheap. */
-enum err_code onnx_runtime_preload(const char *library, struct err *e) MUST_USE;
+ * closes. library: its path, or NULL to look for it. device: as in engine_spec; for a GPU its libraries are opened too,
+ * ERR_UNAVAILABLE when one is missing (device.h). Any thread; a second call is cheap. */
+enum err_code onnx_runtime_preload(const char *library, const char *device, struct err *e) MUST_USE;
 
 #endif

@@ -181,13 +181,16 @@ enum err_code onnx_port_submit(struct port *port, const struct job *j, struct er
     if (code != ERR_OK) {
         return code;
     }
-    q->jobs[q->n++] = (struct pending){
+    q->jobs[q->n] = (struct pending){
         .job = *j,
         .block = b,
-        /* A loop's burst has one time for all that came with it: cheaper than a clock call for each. */
-        .at_ns = p->host.loop ? loop_now(p->host.loop) * 1000 : clock_ns(),
+        /* A burst has one time for all that came with it: cheaper than a clock call for each. */
+        .at_ns = p->host.loop ? loop_now(p->host.loop) * 1000
+                 : q->n       ? q->jobs[0].at_ns
+                              : clock_ns(),
         .open = true,
     };
+    q->n++;
     p->open++;
     return ERR_OK;
 }

@@ -14,12 +14,16 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "backends/onnx/device.h"
 #include "backends/onnx/onnx.h"
 #include "base/base.h"
 #include "base/log.h"
 
 #define API_OLDEST 15u /* GetResizedStringTensorElementBuffer */
 #define LIBRARY "libonnxruntime.so.1"
+#define LIBRARY_CUDA                                                                                \
+    "libonnxruntime-cuda.so.1" /* of the same build as the provider beside it; named so by setup.sh \
+                                */
 
 #if defined(__SANITIZE_ADDRESS__)
 #define LEAK_CHECKED 1
@@ -82,7 +86,7 @@ static void *open_first(const char *const *paths, size_t n, char *tried, size_t 
     return NULL;
 }
 
-static void *library_open(const char *library, struct err *e)
+static void *library_open(const char *library, bool cuda, struct err *e)
 {
     char exe[PATH_MAX] = "", beside[PATH_MAX + 64] = "", installed[PATH_MAX + 64] = "", tried[400] = "";
     const char *named = library ? library : getenv("WEIR_ONNXRUNTIME");
@@ -96,6 +100,10 @@ static void *library_open(const char *library, struct err *e)
             err_set(e, ERR_UNAVAILABLE, "can not open ONNX Runtime at %s%s: %s", named,
                     library ? "" : " (from WEIR_ONNXRUNTIME)", tried[0] ? tried : "no such file");
         }
+        return h;
+    }
+    h = cuda ? dlopen(LIBRARY_CUDA, RTLD_NOW | RTLD_LOCAL) : NULL; /* not here: the provider will be missed */
+    if (h) {
         return h;
     }
     if (program_folder(exe, sizeof exe)) {
@@ -117,14 +125,30 @@ static void *library_open(const char *library, struct err *e)
 
 /* ---- setting it up ---- */
 
-/* Only what ends a session gets here: errors of single runs come back as statuses, and a client could fill the log. */
+static _Thread_local struct {
+    void (*line)(void *ctx, const char *message);
+    void *ctx;
+} listener;
+
+void onnx_runtime_listen(void (*line)(void *ctx, const char *message), void *ctx)
+{
+    listener.line = line;
+    listener.ctx = ctx;
+}
+
+/* Only what ends a session gets to the log: errors of single runs come back as statuses, and a client could fill it. */
 static void ORT_API_CALL runtime_log(void *param, OrtLoggingLevel severity, const char *category, const char *logid,
                                      const char *where, const char *message)
 {
     (void)param;
-    (void)severity;
     (void)category;
     (void)logid;
+    if (listener.line && message) {
+        listener.line(listener.ctx, message);
+    }
+    if (severity < ORT_LOGGING_LEVEL_FATAL) {
+        return;
+    }
     log_error("onnx", "ONNX Runtime: %s where=%s", message ? message : "", where ? where : "");
 }
 
@@ -172,14 +196,14 @@ static enum err_code runtime_setup(struct onnx_runtime *rt, void *h, struct err 
     return onnx_status(rt, s, ERR_UNAVAILABLE, e, "ONNX Runtime does not start");
 }
 
-enum err_code onnx_runtime_get(const struct onnx_runtime **out, const char *library, struct err *e)
+enum err_code onnx_runtime_get(const struct onnx_runtime **out, const char *library, bool cuda, struct err *e)
 {
     enum err_code code = ERR_OK;
 
     pthread_mutex_lock(&lock);
     if (!opened) {
         struct onnx_runtime rt = {0};
-        void *h = library_open(library, e);
+        void *h = library_open(library, cuda, e);
         code = h ? runtime_setup(&rt, h, e) : ERR_UNAVAILABLE;
         if (code == ERR_OK) {
             runtime = rt;
@@ -203,7 +227,7 @@ enum err_code onnx_runtime_get(const struct onnx_runtime **out, const char *libr
 enum err_code onnx_runtime_find(char *path, size_t cap, char *version, size_t vcap, struct err *e)
 {
     const struct onnx_runtime *rt;
-    enum err_code code = onnx_runtime_get(&rt, NULL, e);
+    enum err_code code = onnx_runtime_get(&rt, NULL, false, e);
 
     if (code == ERR_OK) {
         snprintf(path, cap, "%s", rt->path);
@@ -212,14 +236,33 @@ enum err_code onnx_runtime_find(char *path, size_t cap, char *version, size_t vc
     return code;
 }
 
-enum err_code onnx_runtime_preload(const char *library, struct err *e)
+enum err_code onnx_runtime_preload(const char *library, const char *device, struct err *e)
 {
     const struct onnx_runtime *rt;
+    struct device d;
 
-    return onnx_runtime_get(&rt, library, e);
+    if (!device_parse(&d, device)) {
+        return err_set(e, ERR_INVALID, "'%s' is no device: cpu, or cuda:N", device);
+    }
+    if (onnx_runtime_get(&rt, library, d.cuda, e) != ERR_OK) {
+        return e->code;
+    }
+    return onnx_device_open(rt, &d, e);
 }
 
 /* ---- its messages ---- */
+
+const char *onnx_cuda_failure(const char *m)
+{
+    static const char *const marks[] = {"CUDA failure ", "CUDNN failure ", "CUBLAS failure ", "CUFFT failure ",
+                                        "CURAND failure "};
+    const char *p = NULL;
+
+    for (size_t i = 0; i < COUNT_OF(marks) && !p; i++) {
+        p = strstr(m, marks[i]);
+    }
+    return p;
+}
 
 /* "Non-zero status code returned while running Gather node. Name:'x' Status Message: /src/a.cc:42 void f(int) index out
  * of range" becomes "Gather 'x': index out of range". Anything else is cut at its first line. */
@@ -242,6 +285,13 @@ static void shorten(char *out, size_t cap, const char *m)
         }
     }
     m = why ? why : m;
+    /* "CUDA failure 2: out of memory ; GPU=0 ; hostname=h ; file=/src/a.cc ; line=1 ; expr=..." behind signatures. */
+    const char *cuda = onnx_cuda_failure(m);
+    if (cuda) {
+        const char *end = strstr(cuda, " ; ");
+        snprintf(out + n, cap - n, "%.*s", (int)(end ? end - cuda : (ptrdiff_t)strcspn(cuda, "\n")), cuda);
+        return;
+    }
     /* A source position at the start: "/…/gather.cc:158 <signature> <condition> message". */
     if (m[0] == '/') {
         const char *sp = strchr(m, ' ');

@@ -22,8 +22,17 @@ struct onnx_runtime {
     OrtAllocator *allocator; /* the runtime's own heap; not freed */
 };
 
-/* library: a path, or NULL: looked for. A process has one runtime: asking for another path later is ERR_CONFLICT. */
-enum err_code onnx_runtime_get(const struct onnx_runtime **out, const char *library, struct err *e) MUST_USE;
+/* library: a path, or NULL: looked for, with cuda first the one that `make gpu` fetches. A process has one runtime:
+ * asking for another path later is ERR_CONFLICT. */
+enum err_code onnx_runtime_get(const struct onnx_runtime **out, const char *library, bool cuda, struct err *e) MUST_USE;
+
+/* From now on, what the runtime says on this thread goes to `line` (NULL: no more). Only sessions whose log level is
+ * low say anything. */
+void onnx_runtime_listen(void (*line)(void *ctx, const char *message), void *ctx);
+
+/* Where a message of the runtime speaks of a failed call of CUDA or its libraries ("CUDA failure 2: out of memory ;
+ * …"); NULL: it does not. */
+const char *onnx_cuda_failure(const char *message);
 
 /* Turns a status of the runtime into an error of ours and releases it: *e says "<what>: <its message, shortened>".
  * ERR_OK for NULL. */

@@ -9,19 +9,25 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum err_code onnx_session_new(OrtSession **out, const struct onnx_runtime *rt, const struct onnx_source *from,
-                               struct err *e)
+#include "base/log.h"
+
+#define GPU_ALONE 1u /* a node that the GPU does not take ends the making of the session */
+#define GPU_TOLD 2u  /* the runtime says where it puts the nodes; too slow to serve with */
+
+static enum err_code session_make(OrtSession **out, const struct onnx_runtime *rt, const struct onnx_source *from,
+                                  unsigned how, struct err *e)
 {
     const OrtApi *a = rt->api;
     OrtSessionOptions *o = NULL;
     OrtSession *session = NULL;
+    char device[32];
     OrtStatus *s = a->CreateSessionOptions(&o);
 
     s = s ? s : a->SetIntraOpNumThreads(o, (int)from->threads);
     s = s ? s : a->SetInterOpNumThreads(o, 1);
     s = s ? s : a->SetSessionExecutionMode(o, ORT_SEQUENTIAL);
     s = s ? s : a->SetSessionGraphOptimizationLevel(o, ORT_ENABLE_ALL);
-    s = s ? s : a->SetSessionLogSeverityLevel(o, ORT_LOGGING_LEVEL_FATAL);
+    s = s ? s : a->SetSessionLogSeverityLevel(o, how & GPU_TOLD ? ORT_LOGGING_LEVEL_VERBOSE : ORT_LOGGING_LEVEL_FATAL);
     s = s ? s : a->AddSessionConfigEntry(o, "session.intra_op.allow_spinning", "0");
     s = s ? s : a->AddSessionConfigEntry(o, "session.inter_op.allow_spinning", "0");
     /* The runtime also knows a format of its own, by a mark inside the file; that one nobody has walked. */
@@ -32,15 +38,77 @@ enum err_code onnx_session_new(OrtSession **out, const struct onnx_runtime *rt, 
     if (!s && from->folder) {
         s = a->AddSessionConfigEntry(o, "session.model_external_initializers_file_folder_path", from->folder);
     }
+    snprintf(device, sizeof device, "device cuda:%u", from->device.number);
+    if (!s && from->device.cuda && (s = onnx_device_append(rt, o, &from->device, from->device_memory))) {
+        a->ReleaseSessionOptions(o);
+        return onnx_status(rt, s, ERR_UNAVAILABLE, e, device);
+    }
+    if (!s && how & GPU_ALONE) {
+        s = a->AddSessionConfigEntry(o, "session.disable_cpu_ep_fallback", "1");
+    }
     s = s ? s : a->CreateSessionFromArray(rt->env, from->p, from->n, o, &session);
     if (o) {
         a->ReleaseSessionOptions(o);
+    }
+    if (s && from->device.cuda && onnx_cuda_failure(a->GetErrorMessage(s))) { /* full, or lost: no fault of the model */
+        return onnx_status(rt, s, ERR_UNAVAILABLE, e, device);
     }
     if (s) {
         return onnx_status(rt, s, ERR_REFUSED, e, "ONNX Runtime refuses the model");
     }
     *out = session;
     return ERR_OK;
+}
+
+static void placed_line(void *ctx, const char *message)
+{
+    onnx_placed_read(ctx, message);
+}
+
+/* The session is made once more to hear where its nodes go. */
+static enum err_code look_at_places(struct onnx_placed *p, const struct onnx_runtime *rt,
+                                    const struct onnx_source *from, struct err *e)
+{
+    OrtSession *told = NULL;
+    enum err_code code;
+
+    onnx_runtime_listen(placed_line, p);
+    code = session_make(&told, rt, from, GPU_TOLD, e);
+    onnx_runtime_listen(NULL, NULL);
+    onnx_session_free(rt, told);
+    return code;
+}
+
+static enum err_code session_make_gpu(OrtSession **out, const struct onnx_runtime *rt, const struct onnx_source *from,
+                                      struct err *e)
+{
+    struct onnx_placed placed = {0};
+    enum err_code code = onnx_device_check(rt, &from->device, e);
+
+    if (code == ERR_OK) {
+        code = session_make(out, rt, from, GPU_ALONE, e);
+    }
+    if (code != ERR_REFUSED || !strstr(e->text, "fallback to CPU EP has been explicitly disabled")) {
+        return code;
+    }
+    code = look_at_places(&placed, rt, from, e);
+    if (code != ERR_OK) {
+        return code;
+    }
+    if (!placed.seen || placed.cuda == 0) {
+        return err_set(e, ERR_REFUSED, "device cuda:%u: %s", from->device.number,
+                       placed.seen ? "no node of the model can run on it; use device: cpu"
+                                   : "some nodes of the model can not run on it, and how many can not be seen");
+    }
+    log_warn("onnx", "the runtime keeps part of the model on the processor gpu_nodes=%u cpu_nodes=%u", placed.cuda,
+             placed.other);
+    return session_make(out, rt, from, 0, e);
+}
+
+enum err_code onnx_session_new(OrtSession **out, const struct onnx_runtime *rt, const struct onnx_source *from,
+                               struct err *e)
+{
+    return from->device.cuda ? session_make_gpu(out, rt, from, e) : session_make(out, rt, from, 0, e);
 }
 
 void onnx_session_free(const struct onnx_runtime *rt, OrtSession *s)

@@ -9,6 +9,7 @@
 
 #include <stdatomic.h>
 
+#include "backends/onnx/device.h"
 #include "backends/onnx/value.h"
 
 struct onnx_model {
@@ -25,8 +26,13 @@ struct onnx_source {
     const char *folder; /* where its external data is; NULL if it has none */
     unsigned threads;
     bool small;
+    struct device device;
+    uint64_t device_memory; /* most bytes of the session's arena on the GPU; 0: no limit */
 };
 
+/* On a GPU: all nodes run there; a model for which the runtime wants some on the processor (it does for arithmetic on
+ * shapes) is taken with a line in the log that counts them. ERR_UNAVAILABLE: no such GPU. ERR_REFUSED: no node of the
+ * model would run on it, or where they run can not be seen. */
 enum err_code onnx_session_new(OrtSession **out, const struct onnx_runtime *rt, const struct onnx_source *from,
                                struct err *e) MUST_USE;
 void onnx_session_free(const struct onnx_runtime *rt, OrtSession *s);

@@ -379,11 +379,12 @@ static enum err_code first_run(struct onnx_warm *w, struct onnx_frame *f, struct
     return ERR_OK;
 }
 
-/* Whether a row costs a tenth less or better among `rows` than alone. In turn, so that a machine that is busy for a
- * while is busy for both, and the least of each. */
+/* Whether a row costs a tenth less or better among `rows` than alone. In turn, and the least of each, as in
+ * onnx_warm_compare. */
 static bool pays(struct onnx_warm *w, struct onnx_frame *f, uint64_t rows)
 {
-    uint64_t one = UINT64_MAX, all = UINT64_MAX, sum = 0, ns;
+    struct model_info *info = &f->model->info;
+    uint64_t one = info->warm_ns, all = UINT64_MAX, sum = 0, ns;
 
     for (unsigned i = 0; i < 100 && (i < 5 || sum < 40000000); i++) {
         if (run(w, f, 0, 1, 1, &ns, NULL, NULL) != ERR_OK) {
@@ -397,6 +398,8 @@ static bool pays(struct onnx_warm *w, struct onnx_frame *f, uint64_t rows)
         all = MIN(all, ns);
         sum += ns;
     }
+    info->many_rows = (uint32_t)rows;
+    info->many_ns = MAX(all, 1u);
     return all * 10 <= one * rows * 9;
 }
 
@@ -448,10 +451,6 @@ enum err_code onnx_warm_learn(struct onnx_warm *w, struct onnx_frame *f, struct 
         if (run(w, f, 0, ROWS, 1, &ns, NULL, NULL) == ERR_OK) {
             look_at_shapes(f, ROWS);
         }
-        look_at_joining(w, f);
-        if (w->arena) {
-            shrink(w, f);
-        }
     }
     for (uint32_t i = 0; i < m->info.n_out && !w->works; i++) {
         m->known[i] = false;
@@ -461,6 +460,41 @@ enum err_code onnx_warm_learn(struct onnx_warm *w, struct onnx_frame *f, struct 
         code = err_set(e, ERR_CANCELLED, "closed while it was loading");
     }
     return code;
+}
+
+bool onnx_warm_compare(struct onnx_warm *w, struct onnx_frame *f, OrtSession *other, uint64_t *its_ns,
+                       uint64_t *other_ns)
+{
+    OrtSession *both[2] = {f->session, other};
+    uint64_t best[2] = {UINT64_MAX, UINT64_MAX}, sum = 0, ns;
+    bool ok = w->works;
+
+    for (unsigned i = 0; ok && i < 100 && (i < 6 || sum < 200000000); i++) {
+        onnx_frame_clear(f);
+        f->session = both[i % 2];
+        ok = run(w, f, 0, 1, 1, &ns, NULL, NULL) == ERR_OK;
+        if (ok) {
+            best[i % 2] = MIN(best[i % 2], ns);
+            sum += ns;
+        }
+    }
+    onnx_frame_clear(f);
+    f->session = both[0];
+    *its_ns = best[0];
+    *other_ns = best[1];
+    return ok;
+}
+
+enum err_code onnx_warm_join(struct onnx_warm *w, struct onnx_frame *f, struct err *e)
+{
+    if (w->works) {
+        look_at_joining(w, f);
+        if (w->arena) {
+            shrink(w, f);
+        }
+    }
+    onnx_frame_clear(f);
+    return atomic_load(w->stop) ? err_set(e, ERR_CANCELLED, "closed while it was loading") : ERR_OK;
 }
 
 void onnx_warm_repeat(struct onnx_warm *w, struct onnx_frame *f)

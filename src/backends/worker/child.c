@@ -18,15 +18,18 @@
 #include <unistd.h>
 
 #include "backends/worker/executor.h"
+#include "backends/worker/limits.h"
 #include "backends/worker/sandbox.h"
 #include "backends/worker/worker.h"
 #include "base/buf.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "inference/device.h"
 #include "inference/wire.h"
 
 #define CONTROL_FD 3
 #define PULSE_US MILLIS(500)
+#define OWN_THREADS 3 /* of ours beside the runtime's: executor, loader, one to spare */
 
 struct child {
     struct wire_open open;
@@ -139,7 +142,7 @@ static void on_ready(void *ctx, struct engine *g, const struct model_info *info)
     m.info_bytes = (uint32_t)b.n;
     buf_done(&b);
     if (executor_start(&c->executor, g, c->x, c->in, c->open.ports, c->open.out_bytes, c->fds[3],
-                       c->fds + WIRE_OPEN_FDS, info, &e) != ERR_OK) {
+                       c->fds + WIRE_OPEN_FDS, &c->open.batch, info, &e) != ERR_OK) {
         goto fail;
     }
     if (send(CONTROL_FD, &m, sizeof(m), MSG_NOSIGNAL) != (ssize_t)sizeof(m)) {
@@ -174,14 +177,23 @@ static enum err_code run(struct child *c, const struct worker_backend *b, struct
                                .threads_max = c->open.threads_max,
                                .batch = c->open.batch,
                                .run_max_us = c->open.run_max_us,
+                               .memory_max = c->open.memory_max,
                                .in = c->in,
                                .out_bytes = c->open.out_bytes};
+    struct device device;
     bool weak;
 
-    if (b->preload && b->preload(spec.library, e) != ERR_OK) {
+    if (!device_parse(&device, spec.device)) {
+        return err_set(e, ERR_INVALID, "'%s' is no device", spec.device);
+    }
+    if (b->preload && b->preload(spec.library, spec.device, e) != ERR_OK) {
         return e->code;
     }
-    if (loop_new(&c->loop, e) != ERR_OK || sandbox_enter(spec.dirfd, false, &weak, e) != ERR_OK) {
+    if (c->open.memory_max > 0 && !device.cuda && /* that is then the GPU's memory */
+        limits_own(c->open.memory_max, MAX(spec.threads, spec.threads_max) + OWN_THREADS, e) != ERR_OK) {
+        return e->code;
+    }
+    if (loop_new(&c->loop, e) != ERR_OK || sandbox_enter(spec.dirfd, device.cuda, c->open.strict, &weak, e) != ERR_OK) {
         return e->code;
     }
     if (weak) {
@@ -212,6 +224,7 @@ int worker_main(const struct worker_backend *backends, size_t n)
         return 2;
     }
     prctl(PR_SET_NAME, "weir-worker");
+    log_plain(); /* the server's log has time and level already */
     limits();
     for (size_t i = 0; i < n; i++) {
         if (strcmp(backends[i].name, c.open.backend) == 0) {

@@ -109,6 +109,7 @@ static void give_back(struct worker_port *p, unsigned slot, const struct wire_do
         text[n] = '\0';
         err_set(&r.err, d->code < ERR_COUNT_ ? (enum err_code)d->code : ERR_INTERNAL, "%s",
                 text[0] ? text : "the worker gave no reason");
+        worker_mention_limit(p->w, &r.err);
     }
     ticket_close(p, slot);
     p->host.on->done(p->host.ctx, id, &r);
@@ -171,10 +172,14 @@ static void give_up(struct worker_port *p)
     uint32_t n_running = MIN(atomic_load(&x->n_running), WIRE_RUNNING_MAX);
     uint64_t pulled = wire_pulled(&p->wire);
     bool own = worker_died_alone(p->w);
+    struct err why = {ERR_UNAVAILABLE, ""};
 
+    if (still_open(p)) {
+        worker_describe_end(p->w, &why);
+    }
     for (unsigned slot = 0; slot < TICKETS; slot++) {
         struct ticket *t = &p->tickets[slot];
-        struct job_result r = {.lost = true, .own = own};
+        struct job_result r = {.err = why, .lost = true, .own = own};
 
         if (!t->open) {
             continue;
@@ -185,7 +190,6 @@ static void give_up(struct worker_port *p)
                 r.alone = n_running == 1;
             }
         }
-        err_set(&r.err, ERR_UNAVAILABLE, "the worker of %s died while it had this request", p->w->name);
         ticket_close(p, slot);
         p->host.on->done(p->host.ctx, t->id, &r);
     }

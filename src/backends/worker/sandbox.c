@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/landlock.h>
+#include <linux/seccomp.h>
 #include <sched.h>
 #include <seccomp.h>
 #include <sys/prctl.h>
@@ -17,6 +18,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "backends/worker/sandbox_gpu.h"
 #include "base/base.h"
 
 /* Constants newer than Debian 12's headers, from the kernel's documentation of Landlock (ABI 4 and 6). */
@@ -65,7 +67,7 @@ static void allow_system(int ruleset)
     }
 }
 
-static enum err_code landlock_enter(int abi, int dirfd, struct err *e)
+static enum err_code landlock_enter(int abi, int dirfd, bool gpu, struct err *e)
 {
     struct ruleset_v6 attr = {.fs = (1ull << 13) - 1}; /* every right of ABI 1; what is not allowed below is denied */
     size_t size = sizeof(attr.fs);
@@ -88,6 +90,9 @@ static enum err_code landlock_enter(int abi, int dirfd, struct err *e)
     }
     allow(ruleset, dirfd, true);
     allow_system(ruleset);
+    if (gpu) {
+        sandbox_gpu_paths(ruleset, abi);
+    }
     if (syscall(SYS_landlock_restrict_self, ruleset, 0) != 0) {
         err_sys(e, ERR_UNAVAILABLE, "Landlock refuses to close the sandbox");
         close(ruleset);
@@ -222,16 +227,17 @@ static int filter_rules(scmp_filter_ctx ctx)
     if (rc == 0) {
         rc = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(fcntl), 1, SCMP_A1(SCMP_CMP_EQ, F_DUPFD_CLOEXEC));
     }
-    if (rc == 0) { /* its own limits and processors, never another process's */
-        rc = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(prlimit64), 1, SCMP_A0(SCMP_CMP_EQ, 0));
+    if (rc == 0) { /* to read its own limits; to set them would lift the one on memory where it runs as root */
+        rc = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(prlimit64), 2, SCMP_A0(SCMP_CMP_EQ, 0),
+                              SCMP_A2(SCMP_CMP_EQ, 0));
     }
-    if (rc == 0) {
+    if (rc == 0) { /* its own processors, never another process's */
         rc = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(sched_setaffinity), 1, SCMP_A0(SCMP_CMP_EQ, 0));
     }
     return rc;
 }
 
-static enum err_code seccomp_enter(struct err *e)
+static enum err_code seccomp_enter(bool gpu, struct err *e)
 {
     scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_ERRNO(EPERM));
     int rc;
@@ -240,6 +246,7 @@ static enum err_code seccomp_enter(struct err *e)
         return err_set(e, ERR_UNAVAILABLE, "libseccomp can not make a filter");
     }
     rc = filter_rules(ctx);
+    rc = rc == 0 && gpu ? sandbox_gpu_calls(ctx) : rc;
     if (rc == 0) {
         rc = seccomp_load(ctx);
     }
@@ -251,7 +258,26 @@ static enum err_code seccomp_enter(struct err *e)
     return ERR_OK;
 }
 
-enum err_code sandbox_enter(int dirfd, bool strict, bool *weak, struct err *e)
+enum err_code sandbox_check(struct err *e)
+{
+    uint32_t action = SECCOMP_RET_ERRNO;
+
+    if (sandbox_landlock_abi() == 0) {
+        return err_set(e, ERR_UNAVAILABLE,
+                       "this kernel has no Landlock: a worker can not be shut in (Linux 5.13 or newer with landlock "
+                       "among its LSMs)");
+    }
+    if (syscall(SYS_seccomp, SECCOMP_GET_ACTION_AVAIL, 0, &action) != 0) {
+        return err_sys(e, ERR_UNAVAILABLE,
+                       "this kernel has no seccomp filters: a worker can not be kept from system calls");
+    }
+    if (prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) < 0) {
+        return err_sys(e, ERR_UNAVAILABLE, "this kernel has no no_new_privs: a worker could shed its walls");
+    }
+    return ERR_OK;
+}
+
+enum err_code sandbox_enter(int dirfd, bool gpu, bool strict, bool *weak, struct err *e)
 {
     int abi = sandbox_landlock_abi();
 
@@ -259,13 +285,11 @@ enum err_code sandbox_enter(int dirfd, bool strict, bool *weak, struct err *e)
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) {
         return err_sys(e, ERR_UNAVAILABLE, "the kernel refuses no_new_privs");
     }
-    if (abi == 0 && strict) {
-        return err_set(e, ERR_UNAVAILABLE,
-                       "this kernel has no Landlock: a worker can not be shut in (Linux 5.13 or newer with landlock "
-                       "among its LSMs)");
-    }
-    if (abi > 0 && landlock_enter(abi, dirfd, e) != ERR_OK) {
+    if ((strict || gpu) && sandbox_check(e) != ERR_OK) {
         return e ? e->code : ERR_UNAVAILABLE;
     }
-    return seccomp_enter(e);
+    if (abi > 0 && landlock_enter(abi, dirfd, gpu, e) != ERR_OK) {
+        return e ? e->code : ERR_UNAVAILABLE;
+    }
+    return seccomp_enter(gpu, e);
 }

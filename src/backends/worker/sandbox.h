@@ -12,9 +12,12 @@
 
 #include "base/err.h"
 
-/* dirfd: the version's folder, readable. ERR_UNAVAILABLE when the kernel has no seccomp, or no Landlock and `strict`. A
- * kernel without Landlock gives a weaker sandbox otherwise; *weak says so. */
-enum err_code sandbox_enter(int dirfd, bool strict, bool *weak, struct err *e) MUST_USE;
+/* dirfd: the version's folder, readable. gpu: its device files too (sandbox_gpu.h). ERR_UNAVAILABLE when the kernel has
+ * no seccomp, or no Landlock and `strict` or `gpu`. A kernel without Landlock gives a weaker sandbox otherwise; *weak
+ * says so. */
+enum err_code sandbox_enter(int dirfd, bool gpu, bool strict, bool *weak, struct err *e) MUST_USE;
+/* ERR_UNAVAILABLE, and which, when this kernel lacks one of the walls. Changes nothing; any thread. */
+enum err_code sandbox_check(struct err *e) MUST_USE;
 /* Landlock's ABI version on this kernel; 0: none. */
 int sandbox_landlock_abi(void);
 

@@ -24,10 +24,8 @@
 #include "base/buf.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "inference/device.h"
 
-#define PULSE_CHECK_US MILLIS(500)
-#define HANG_US SECONDS(5)   /* silence of the whole process, and the least for one run */
-#define START_US SECONDS(60) /* for the first sign of life */
 #define CHILD_FD 3
 #define CONTROL_BURST 16
 
@@ -53,6 +51,8 @@ static void worker_free(struct worker *w)
         }
     }
     free(w->bells);
+    said_close(&w->said);
+    cage_close(&w->cage);
     model_info_done(&w->info);
     free(w);
 }
@@ -73,6 +73,9 @@ bool worker_died_alone(const struct worker *w)
     if (si.si_code == CLD_EXITED) {
         return true; /* nobody asked it to exit */
     }
+    if (si.si_status == SIGKILL && cage_full(&w->cage)) {
+        return true;
+    }
     return si.si_status != SIGKILL && si.si_status != SIGTERM && si.si_status != SIGINT && si.si_status != SIGHUP;
 }
 
@@ -81,6 +84,7 @@ void worker_condemn(struct worker *w, const char *why)
     if (atomic_exchange(&w->killed, true)) {
         return;
     }
+    atomic_store(&w->why, why);
     log_error("worker", "killing a worker worker=%s pid=%d reason=\"%s\"", w->name, (int)w->pid, why);
     pidfd_send_signal(w->pidfd, SIGKILL, NULL, 0);
 }
@@ -94,13 +98,51 @@ void worker_let_go(struct worker *w)
     }
 }
 
-static void describe_end(struct worker *w)
+void worker_mention_limit(const struct worker *w, struct err *e)
 {
+    char limit[LIMITS_TEXT];
+    size_t n = strlen(e->text);
+
+    if (w->memory_max > 0 && (strcasestr(e->text, "alloc") || strcasestr(e->text, "out of memory"))) {
+        limits_text(limit, w->memory_max);
+        snprintf(e->text + n, sizeof(e->text) - n, "; its memory limit is %s (memory: of the family)", limit);
+    }
+}
+
+void worker_describe_end(struct worker *w, struct err *e)
+{
+    char head[400], limit[LIMITS_TEXT], memory[100] = "", last[220];
+    const char *why = atomic_load(&w->why);
+    bool own = worker_died_alone(w), full = cage_full(&w->cage);
     siginfo_t si = {0};
 
+    said_drain(&w->said);
     if (waitid(P_PIDFD, (id_t)w->pidfd, &si, WEXITED | WNOHANG | WNOWAIT) != 0) {
         si.si_code = 0;
     }
+    if (why) {
+        snprintf(head, sizeof(head), "the worker of %s was killed: %s", w->name, why);
+    } else if (atomic_load(&w->closing)) {
+        snprintf(head, sizeof(head), "the worker of %s was taken out of service", w->name);
+    } else if (si.si_code == CLD_EXITED) {
+        snprintf(head, sizeof(head), "the worker of %s exited with status %d", w->name, si.si_status);
+    } else {
+        snprintf(head, sizeof(head), "the worker of %s was ended by signal %d (%s)%s", w->name, si.si_status,
+                 sigdescr_np(si.si_status) ? sigdescr_np(si.si_status) : "?", own ? "" : " from outside");
+    }
+    if (own && !why && w->memory_max > 0) {
+        limits_text(limit, w->memory_max);
+        snprintf(memory, sizeof(memory),
+                 full ? ": over its memory limit of %s (memory: of the family)"
+                      : "; its memory limit is %s (memory: of the family)",
+                 limit);
+    }
+    said_last(&w->said, last, sizeof(last));
+    err_set(e, ERR_UNAVAILABLE, "%s%s%s%s", head, memory, last[0] ? "; it wrote last: " : "", last);
+}
+
+static void describe_end(struct worker *w)
+{
     w->end.loading = !w->ready;
     if (w->closing && !w->killed) {
         w->end.own = false;
@@ -108,14 +150,8 @@ static void describe_end(struct worker *w)
         return;
     }
     w->end.own = worker_died_alone(w) || w->end.err.code != ERR_OK;
-    if (w->end.err.code != ERR_OK) {
-        return; /* it said itself why, or we did when we killed it */
-    }
-    if (si.si_code == CLD_EXITED) {
-        err_set(&w->end.err, ERR_UNAVAILABLE, "the worker of %s exited with status %d", w->name, si.si_status);
-    } else {
-        err_set(&w->end.err, ERR_UNAVAILABLE, "the worker of %s was ended by signal %d (%s)", w->name, si.si_status,
-                strsignal(si.si_status));
+    if (w->end.err.code == ERR_OK) { /* else it said itself why */
+        worker_describe_end(w, &w->end.err);
     }
 }
 
@@ -147,14 +183,6 @@ static void on_exit_of_child(struct watch *watch, uint32_t events)
 
 /* ---- control messages ---- */
 
-static void condemn_loud(struct worker *w, const char *why)
-{
-    if (w->end.err.code == ERR_OK) {
-        err_set(&w->end.err, ERR_UNAVAILABLE, "the worker of %s was killed: %s", w->name, why);
-    }
-    worker_condemn(w, why);
-}
-
 static void on_ready(struct worker *w, const struct wire_ready *m)
 {
     const uint8_t *at = (const uint8_t *)w->x + wire_out(w->ports, 0, w->out_bytes);
@@ -165,13 +193,18 @@ static void on_ready(struct worker *w, const struct wire_ready *m)
         return; /* nobody waits for it any more */
     }
     if (w->ready || m->info_bytes > w->out_bytes) {
-        condemn_loud(w, "it broke the protocol (READY)");
+        worker_condemn(w, "it broke the protocol (READY)");
         return;
     }
-    copy = xmalloc(m->info_bytes + 1u); /* bounded by the output space, which is ours to choose */
+    copy = malloc(m->info_bytes + 1u); /* bounded by the output space, but as large as the worker says */
+    if (!copy) {
+        worker_condemn(w, "the server has no memory for its description of the model");
+        return;
+    }
     memcpy(copy, at, m->info_bytes);
     if (model_info_decode(&w->info, copy, m->info_bytes, &e) != ERR_OK) {
-        condemn_loud(w, e.text);
+        log_error("worker", "a model's description can not be read worker=%s error=\"%s\"", w->name, e.text);
+        worker_condemn(w, "it broke the protocol (READY)");
     } else {
         w->ready = true;
         atomic_fetch_add(&w->n_holds, w->ports);
@@ -189,6 +222,7 @@ static void on_last_words(struct worker *w, struct wire_gone *m)
     m->text[sizeof(m->text) - 1] = '\0';
     err_set(&w->end.err, m->code > ERR_OK && m->code < ERR_COUNT_ ? (enum err_code)m->code : ERR_INTERNAL, "%s",
             m->text[0] ? m->text : "it did not say why");
+    worker_mention_limit(w, &w->end.err);
     pidfd_send_signal(w->pidfd, SIGKILL, NULL, 0);
 }
 
@@ -210,13 +244,13 @@ static void read_control(struct worker *w)
             return;
         }
         if ((size_t)n < sizeof(m.ready) || m.ready.magic != WIRE_MAGIC || m.ready.version != WIRE_VERSION) {
-            condemn_loud(w, "it broke the protocol (control message)");
+            worker_condemn(w, "it broke the protocol (control message)");
         } else if (m.ready.type == WIRE_READY && (size_t)n == sizeof(m.ready)) {
             on_ready(w, &m.ready);
         } else if (m.ready.type == WIRE_GONE && (size_t)n == sizeof(m.gone)) {
             on_last_words(w, &m.gone);
         } else {
-            condemn_loud(w, "it broke the protocol (control message)");
+            worker_condemn(w, "it broke the protocol (control message)");
         }
     }
 }
@@ -227,36 +261,26 @@ static void on_control(struct watch *watch, uint32_t events)
     read_control(CONTAINER_OF(watch, struct worker, sock_watch));
 }
 
-/* Alive is who pulses; at work is who finishes runs. A slow run is no hang until a client's deadline has passed as
- * well. */
 static void on_pulse_check(struct timer *t)
 {
     struct worker *w = CONTAINER_OF(t, struct worker, pulse_timer);
-    uint64_t now = clock_us(), pulse = atomic_load(&w->x->pulse), progress = atomic_load(&w->x->progress);
-    uint64_t longest = atomic_load(&w->longest_run) / 1000 * 3;
-    uint64_t late = now - w->checked_at;
+    struct watchdog_signs signs = {.pulse = atomic_load(&w->x->pulse),
+                                   .progress = atomic_load(&w->x->progress),
+                                   .longest_us = atomic_load(&w->longest_run) / 1000,
+                                   .running = atomic_load(&w->x->n_running) > 0,
+                                   .overdue = atomic_load(&w->overdue),
+                                   .ready = w->ready};
+    uint64_t now = clock_us();
+    bool fresh;
+    const char *why = watchdog_look(&w->watchdog, &signs, now, &fresh);
 
-    w->checked_at = now;
-    if (late > 2 * PULSE_CHECK_US) { /* we were stopped ourselves, and it perhaps with us: that time does not count */
-        w->pulse_at += late;
-        w->progress_at += late;
-    }
-    if (pulse != w->last_pulse ||
-        (pulse == 0 && now - w->started_at < START_US)) { /* 0: it still loads its libraries */
-        w->last_pulse = pulse;
-        w->pulse_at = now;
-    }
-    if (progress != w->last_progress || atomic_load(&w->x->n_running) == 0) {
-        w->last_progress = progress;
-        w->progress_at = now;
+    if (fresh) {
         atomic_store(&w->overdue, false);
     }
-    if (now - w->pulse_at > HANG_US) {
-        condemn_loud(w, "it hung (no sign of life for 5 s)");
-    } else if (atomic_load(&w->overdue) && now - w->progress_at > MAX(HANG_US, longest)) {
-        condemn_loud(w, "it hung (a run went on far past its deadline)");
+    if (why) {
+        worker_condemn(w, why);
     } else {
-        timer_set(w->host.loop, &w->pulse_timer, now + PULSE_CHECK_US);
+        timer_set(w->host.loop, &w->pulse_timer, now + WATCHDOG_CHECK_US);
     }
 }
 
@@ -311,7 +335,8 @@ static void child_environment(char **env, size_t cap)
     env[n] = NULL;
 }
 
-static enum err_code child_start(struct worker *w, int child_sock, struct err *e)
+/* Its standard output and error are the pipe; it reads nothing. */
+static enum err_code child_start(struct worker *w, int child_sock, int child_out, struct err *e)
 {
     char *argv[] = {"weir", "worker", w->name, NULL};
     char *env[8];
@@ -323,11 +348,14 @@ static enum err_code child_start(struct worker *w, int child_sock, struct err *e
     child_environment(env, COUNT_OF(env));
     sigemptyset(&none);
     posix_spawn_file_actions_init(&fa);
-    posix_spawn_file_actions_adddup2(&fa, child_sock, CHILD_FD);
     posix_spawnattr_init(&at);
-    posix_spawnattr_setsigmask(&at, &none);
-    posix_spawnattr_setflags(&at, POSIX_SPAWN_SETSIGMASK);
-    rc = posix_spawn(&w->pid, "/proc/self/exe", &fa, &at, argv, env);
+    rc = posix_spawn_file_actions_adddup2(&fa, child_out, STDERR_FILENO);
+    rc = rc ? rc : posix_spawn_file_actions_adddup2(&fa, STDERR_FILENO, STDOUT_FILENO);
+    rc = rc ? rc : posix_spawn_file_actions_adddup2(&fa, child_sock, CHILD_FD);
+    rc = rc ? rc : posix_spawn_file_actions_addopen(&fa, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
+    rc = rc ? rc : posix_spawnattr_setsigmask(&at, &none);
+    rc = rc ? rc : posix_spawnattr_setflags(&at, POSIX_SPAWN_SETSIGMASK);
+    rc = rc ? rc : posix_spawn(&w->pid, "/proc/self/exe", &fa, &at, argv, env);
     posix_spawn_file_actions_destroy(&fa);
     posix_spawnattr_destroy(&at);
     if (rc != 0) {
@@ -352,7 +380,7 @@ static enum err_code send_open(struct worker *w, const struct engine_spec *spec,
                           .threads_max = spec->threads_max,
                           .batch = spec->batch,
                           .strict = spec->strict,
-                          .memory_max = spec->memory_max,
+                          .memory_max = w->cage.path[0] ? 0 : spec->memory_max, /* what it must hold itself to */
                           .in_size = window_size(w->in),
                           .exchange_size = w->exchange_size,
                           .out_bytes = w->out_bytes,
@@ -390,7 +418,8 @@ static enum err_code worker_open(struct engine **out, const struct engine_spec *
                                  struct err *e)
 {
     struct worker *w = xcalloc(1, sizeof(*w));
-    int pair[2] = {-1, -1};
+    int pair[2] = {-1, -1}, child_out = -1;
+    struct device device;
 
     w->base.ops = &worker_engine;
     w->host = *host;
@@ -402,14 +431,18 @@ static enum err_code worker_open(struct engine **out, const struct engine_spec *
     w->sock_watch.fn = on_control;
     w->pid_watch.fn = on_exit_of_child;
     w->pulse_timer.fn = on_pulse_check;
-    w->started_at = w->pulse_at = w->progress_at = w->checked_at = clock_us();
+    if (!device_parse(&device, spec->device) || !device.cuda) {
+        w->memory_max = spec->memory_max; /* else it is the GPU's memory */
+    }
+    watchdog_init(&w->watchdog, clock_us());
+    said_init(&w->said);
     w->n_holds = 1;
     assert(spec->ports >= 1 && spec->ports <= WIRE_PORTS_MAX && window_fd(spec->in) >= 0);
     if (!str_copy(w->name, sizeof(w->name), str_of(spec->name))) {
         err_set(e, ERR_INVALID, "the name is too long: %s", spec->name);
         goto fail;
     }
-    if (exchange_open(w, e) != ERR_OK) {
+    if (exchange_open(w, e) != ERR_OK || said_open(&w->said, host->loop, w->name, &child_out, e) != ERR_OK) {
         goto fail;
     }
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0) {
@@ -417,21 +450,29 @@ static enum err_code worker_open(struct engine **out, const struct engine_spec *
         goto fail;
     }
     w->sock = pair[0];
-    if (child_start(w, pair[1], e) != ERR_OK) {
+    if (child_start(w, pair[1], child_out, e) != ERR_OK) {
         goto fail;
     }
     close(pair[1]);
-    pair[1] = -1;
+    close(child_out);
+    pair[1] = child_out = -1;
+    said_begin(&w->said, w->pid);
+    if (w->memory_max > 0) {
+        cage_open(&w->cage, w->pid, w->memory_max);
+    }
     if (send_open(w, spec, e) != ERR_OK || loop_add(host->loop, &w->sock_watch, w->sock, EPOLLIN, e) != ERR_OK ||
         loop_add(host->loop, &w->pid_watch, w->pidfd, EPOLLIN, e) != ERR_OK) {
         goto fail;
     }
-    timer_set(host->loop, &w->pulse_timer, clock_us() + PULSE_CHECK_US);
+    timer_set(host->loop, &w->pulse_timer, clock_us() + WATCHDOG_CHECK_US);
     *out = &w->base;
     return ERR_OK;
 fail:
     if (pair[1] >= 0) {
         close(pair[1]);
+    }
+    if (child_out >= 0) {
+        close(child_out);
     }
     if (w->pid > 0) {
         kill(w->pid, SIGKILL);

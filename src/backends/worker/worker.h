@@ -23,7 +23,7 @@ pid_t worker_pid(const struct engine *g);
 struct worker_backend {
     const char *name; /* as in engine_spec.backend */
     const struct engine_ops *ops;
-    enum err_code (*preload)(const char *library, struct err *e); /* may be NULL */
+    enum err_code (*preload)(const char *library, const char *device, struct err *e); /* may be NULL */
 };
 /* `weir worker`: speaks on descriptor 3 until the server closes it. Returns the process's exit status. */
 int worker_main(const struct worker_backend *backends, size_t n);

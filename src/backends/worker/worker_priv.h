@@ -8,6 +8,9 @@
 
 #include <stdatomic.h>
 
+#include "backends/worker/limits.h"
+#include "backends/worker/said.h"
+#include "backends/worker/watchdog.h"
 #include "backends/worker/worker.h"
 #include "inference/wire.h"
 
@@ -27,10 +30,14 @@ struct worker {
     struct timer pulse_timer;
     struct task reap; /* posted by the last worker_let_go */
     struct engine_end end;
+    struct said said;    /* what it writes to stderr */
+    uint64_t memory_max; /* 0: no limit */
+    struct cage cage;    /* what holds it to that; none: RLIMIT_DATA */
+    struct watchdog watchdog;
     bool ready, dead;
-    _Atomic bool closing; /* it was told to end */
-    _Atomic bool killed;  /* condemned */
-    uint64_t last_pulse, last_progress, pulse_at, progress_at, started_at, checked_at;
+    _Atomic bool closing;      /* it was told to end */
+    _Atomic bool killed;       /* condemned, or it said its last words */
+    _Atomic(const char *) why; /* it was condemned for */
     _Atomic unsigned n_holds;
     _Atomic bool overdue;         /* a port saw a job that runs past its deadline */
     _Atomic uint64_t longest_run; /* ns, of all completions */
@@ -40,7 +47,11 @@ extern const struct engine_ops worker_engine;
 
 /* What the kernel says about the end of the process, without reaping it: true if it was its own doing. */
 bool worker_died_alone(const struct worker *w);
-/* Kills the process for breaking the wire's rules; counts as its own death. Any thread. */
+/* Why it ended, in words: the signal or the status, its memory limit, what it wrote last. Any thread. */
+void worker_describe_end(struct worker *w, struct err *e);
+/* Says the limit after an error that is one of memory. Any thread. */
+void worker_mention_limit(const struct worker *w, struct err *e);
+/* Kills the process for breaking the wire's rules; counts as its own death. why: a literal. Any thread. */
 void worker_condemn(struct worker *w, const char *why);
 void worker_let_go(struct worker *w); /* of one hold. Any thread. */
 

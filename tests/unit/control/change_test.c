@@ -182,6 +182,7 @@ static int teardown(void **state)
     }
     store_close(rig.store);
     loop_free(rig.loop);
+    settings_done(family_settings, n_family_settings, &rig.family);
     store_folder_free(rig.folder);
     return 0;
 }

@@ -143,8 +143,8 @@ static void it_learns(void **state)
     }
     assert_in_range(atomic_load(&a.run_ns.value), 2 * RUN_NS - RUN_NS / 50, 2 * RUN_NS + RUN_NS / 50);
     assert_in_range(atomic_load(&a.cost_ns.value), RUN_NS / 2 - RUN_NS / 50, RUN_NS / 2 + RUN_NS / 50);
-    assert_true(admission_in_time(&a, NOW + MILLIS(21), NOW));
-    assert_false(admission_in_time(&a, NOW + MILLIS(15), NOW));
+    assert_true(admission_in_time(&a, 0, NOW + MILLIS(21), NOW));
+    assert_false(admission_in_time(&a, 0, NOW + MILLIS(15), NOW));
     /* waits are in fact three times as long as predicted */
     for (unsigned i = 0; i < 100; i++) {
         admission_learn(&a, 2 * RUN_NS, 4, MILLIS(100), MILLIS(300));

@@ -166,7 +166,7 @@ static void without_an_slo_the_limit_is_max(void **state)
 
     (void)state;
     for (unsigned i = 0; i < 100; i++) {
-        batcher_ran(&b, 16, 900000, 9000000, true);
+        batcher_ran(&b, 16, 3 * takes(16), 9000000, true);
         assert_int_equal(batcher_limit(&b), 16);
     }
 }
@@ -225,6 +225,26 @@ static void predictions_without_a_warm_up(void **state)
     for (uint64_t n = 1; n <= 16; n++) {
         assert_near(batcher_predict_us(&b, n), takes(n));
     }
+}
+
+/* What a warm-up in a bad moment believed: the first runs show it, and it is not for ever. */
+static void joining_that_does_not_pay_stops(void **state)
+{
+    struct batcher b;
+
+    (void)state;
+    batcher_init(&b, &(struct batch_rule){16, 5000, 0}, true, 20000, 80000, 8);
+    assert_int_equal(batcher_limit(&b), 16);
+    for (unsigned i = 0; i < 40; i++) { /* in truth 9 ms alone, and more than that for each of eight */
+        batcher_ran(&b, 1, 9000, 0, false);
+        batcher_ran(&b, 8, 90000, 0, false);
+    }
+    assert_int_equal(batcher_limit(&b), 1);
+    assert_int_equal(ask(&b, 8, NOW, NONE, NOW).rows, 1); /* at once: there is nobody to wait for */
+    for (unsigned i = 0; i < 40; i++) {
+        batcher_ran(&b, 1, 40000, 0, false);
+    }
+    assert_int_equal(batcher_limit(&b), 16);
 }
 
 /* ---- company ---- */
@@ -386,6 +406,7 @@ int main(void)
         cmocka_unit_test(without_an_slo_the_limit_is_max),
         cmocka_unit_test(predictions_follow),
         cmocka_unit_test(predictions_without_a_warm_up),
+        cmocka_unit_test(joining_that_does_not_pay_stops),
         cmocka_unit_test(groups_come_together),
         cmocka_unit_test(late_company_is_not_waited_for),
         cmocka_unit_test(a_stream_does_not_linger),

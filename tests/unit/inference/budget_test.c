@@ -41,7 +41,7 @@ static enum budget_verdict ask(int i, uint64_t bytes)
 static void resident(int i, uint64_t bytes)
 {
     assert_int_equal(ask(i, bytes), BUDGET_GRANTED);
-    budget_settle(&b, &c[i], c[i].bytes, true);
+    budget_settle(&b, &c[i], c[i].bytes, CLAIM_MEASURED);
 }
 
 static void assert_goes(size_t at, int i)
@@ -170,7 +170,7 @@ static void a_measurement_may_exceed_and_is_seen(void **state)
     uint64_t more[BUDGET_DEVICES] = {120 * MB};
 
     assert_int_equal(ask(0, 50 * MB), BUDGET_GRANTED);
-    budget_settle(&b, &c[0], more, true);
+    budget_settle(&b, &c[0], more, CLAIM_MEASURED);
     assert_int_equal(b.device[BUDGET_HOST].used, 120 * MB);
     c[0].pinned = true;
     assert_int_equal(ask(1, 1 * MB), BUDGET_REFUSED);
@@ -285,7 +285,7 @@ static void a_random_walk_never_exceeds(void **state)
             if (c[i].state == CLAIM_NONE || c[i].state == CLAIM_WAITING) {
                 walk_ask(i);
             } else if (c[i].state == CLAIM_RESERVED && dice(2)) {
-                budget_settle(&b, &c[i], c[i].bytes, true);
+                budget_settle(&b, &c[i], c[i].bytes, CLAIM_MEASURED);
                 granted++;
             } else if (c[i].state == CLAIM_LEAVING || dice(6) == 0) {
                 budget_gone(&b, &c[i]);
@@ -311,7 +311,7 @@ static void measurements_keep_the_books_right(void **state)
         } else if (c[i].state == CLAIM_LEAVING || dice(4) == 0) {
             budget_gone(&b, &c[i]);
         } else {
-            budget_settle(&b, &c[i], bytes, true);
+            budget_settle(&b, &c[i], bytes, CLAIM_MEASURED);
         }
         check_books(true);
     }

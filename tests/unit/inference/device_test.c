@@ -27,10 +27,10 @@ static void names_that_are_one(void **state)
 
 static void names_that_are_none(void **state)
 {
-    static const char *const rows[] = {"",        "CPU",      "cpu ",    "cpu:0",    "cuda",     "cuda:",
-                                       "cuda:-1", "cuda:+1",  "cuda:01", "cuda:00",  "cuda:64",  "cuda:100",
-                                       "cuda:a",  "cuda: 1",  "cuda:1 ", "Cuda:0",   "gpu:0",    "rocm:0",
-                                       "cuda:0x", "cuda:1:2", "cud",     "cuda:1e1", "cuda:\n0", "cuda;0"};
+    static const char *const rows[] = {
+        "",        "CPU",     "cpu ",    "cpu:0",    "cuda",   "cuda:",    "cuda:-1",  "cuda:+1",
+        "cuda:01", "cuda:00", "cuda:64", "cuda:100", "cuda:a", "cuda: 1",  "cuda:1 ",  "Cuda:0",
+        "gpu:0",   "rocm:0",  "cuda:0x", "cuda:1:2", "cud",    "cuda:1e1", "cuda:\n0", "cuda;0"};
 
     (void)state;
     for (size_t i = 0; i < COUNT_OF(rows); i++) {

@@ -143,12 +143,31 @@ static void an_attach_fails(void **state)
 
     (void)state;
     atomic_store(&fake.fail_attach, 1);
+    infer_begin(&r, &fake_engine, &s, 1, false);
+    INFER_UNTIL(&r, r.failed && r.closed);
+    assert_non_null(strstr(r.why.text, "can not attach"));
+    assert_int_equal(r.ready, 0);
+    end(&r);
+}
+
+static void an_attach_fails_after_a_restart(void **state)
+{
+    struct pool_instance in = {0};
+    struct infer_rig r;
+    struct pool_spec s = fresh(1);
+
+    (void)state;
     infer_open(&r, &fake_engine, &s, 1, false);
-    for (unsigned i = 0; i < 10; i++) { /* by way of the other instance */
-        assert_int_equal(infer_send(&r, &q[i], 0, (float)i, 1, 0), ERR_OK);
+    atomic_store(&fake.fail_attach, 1);
+    fake_kill(0, false);
+    while (in.own_deaths < 1 || !in.engine || strcmp(in.state, "ready") != 0) { /* it is started once more */
+        infer_turns(&r, 1);
+        pool_instance(r.pool, 0, &in);
     }
-    INFER_UNTIL(&r, q[9].n_done && q[0].n_done);
-    assert_true(q[0].right && q[9].right);
+    assert_int_equal(in.deaths, 2);
+    assert_int_equal(infer_send(&r, &q[0], 0, 1, 1, 0), ERR_OK);
+    INFER_UNTIL(&r, q[0].n_done);
+    assert_true(q[0].right);
     end(&r);
 }
 
@@ -576,6 +595,7 @@ int main(void)
         cmocka_unit_test(it_dies_while_loading),
         cmocka_unit_test(an_open_fails),
         cmocka_unit_test(an_attach_fails),
+        cmocka_unit_test(an_attach_fails_after_a_restart),
         cmocka_unit_test(a_name_too_long),
         cmocka_unit_test(a_boast_of_batches),
         cmocka_unit_test(on_thread_is_one_instance),

@@ -648,6 +648,29 @@ static void who_only_waited_is_not_convicted(void **state)
     close_rig(&r);
 }
 
+/* Its client has its answer, and its run then ends the worker: twice, and it is refused like any other. */
+static void who_was_answered_before_is_convicted(void **state)
+{
+    struct infer_rig r;
+
+    (void)state;
+    open_rig(&r, 1, 8);
+    atomic_store(&fake.hold, true);
+    for (unsigned i = 0; i < 2; i++) {
+        assert_int_equal(infer_send(&r, &q[i], 0, 5, 1, MILLIS(20)), ERR_OK);
+        INFER_UNTIL(&r, q[i].n_done);
+        assert_int_equal(q[i].err.code, ERR_TIMEOUT);
+        fake_kill(i, true);
+        INFER_UNTIL(&r, fake_counts().opened == i + 2 && atomic_load(&pool_shared(r.pool)->instances_up) == 1);
+    }
+    assert_int_equal(infer_send(&r, &q[2], 0, 5, 1, 0), ERR_REFUSED);
+    fake_go();
+    assert_int_equal(infer_send(&r, &q[3], 0, 6, 1, 0), ERR_OK);
+    INFER_UNTIL(&r, all_done(3, 4));
+    all_right(3, 4);
+    close_rig(&r);
+}
+
 /* ---- the end ---- */
 
 static void drains(void **state)
@@ -763,6 +786,7 @@ int main(void)
         cmocka_unit_test(poison_does_not_convict_its_neighbours),
         cmocka_unit_test(outside_deaths_convict_nobody),
         cmocka_unit_test(who_only_waited_is_not_convicted),
+        cmocka_unit_test(who_was_answered_before_is_convicted),
         cmocka_unit_test(drains),
         cmocka_unit_test(abandons),
         cmocka_unit_test(nobody_left_to_drain_into),

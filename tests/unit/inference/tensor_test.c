@@ -133,7 +133,9 @@ static struct model_info sample(void)
                            .memory = 1ull << 33,
                            .many_ns = 23456789012ull,
                            .many_rows = 8,
-                           .threads = 3};
+                           .threads = 3,
+                           .device_total = 1ull << 36,
+                           .device_used = 3ull << 30};
 
     m.in = xcalloc(2, sizeof *m.in);
     m.out = xcalloc(1, sizeof *m.out);
@@ -163,6 +165,7 @@ static void assert_same(const struct model_info *a, const struct model_info *b)
     assert_int_equal(a->batch_max, b->batch_max);
     assert_true(a->warm_ns == b->warm_ns && a->memory == b->memory && a->many_ns == b->many_ns);
     assert_true(a->many_rows == b->many_rows && a->threads == b->threads);
+    assert_true(a->device_total == b->device_total && a->device_used == b->device_used);
     assert_same_tensors(a->in, b->in, a->n_in);
     assert_same_tensors(a->out, b->out, a->n_out);
 }

@@ -29,9 +29,9 @@ static void runtime_is_found(void **state)
     assert_int_equal(onnx_runtime_find(path, sizeof path, version, sizeof version, &e), ERR_OK);
     assert_int_equal(path[0], '/');
     assert_true(version[0] == '1' && version[1] == '.');
-    assert_int_equal(onnx_runtime_preload(NULL, &e), ERR_OK);
-    assert_int_equal(onnx_runtime_preload(path, &e), ERR_OK);
-    assert_int_equal(onnx_runtime_preload("/nowhere/libonnxruntime.so", &e), ERR_CONFLICT);
+    assert_int_equal(onnx_runtime_preload(NULL, NULL, &e), ERR_OK);
+    assert_int_equal(onnx_runtime_preload(path, "cpu", &e), ERR_OK);
+    assert_int_equal(onnx_runtime_preload("/nowhere/libonnxruntime.so", NULL, &e), ERR_CONFLICT);
 }
 
 static void every_dtype(void **state)
@@ -106,6 +106,12 @@ static void who_joins(void **state)
         must_open(&r, rows[i].name, NULL);
         if (r.info.joins != rows[i].joins || r.info.batch_max != (rows[i].joins ? 16 : 1)) {
             fail_msg("%s: joins %d, at most %u", rows[i].name, r.info.joins, r.info.batch_max);
+        }
+        assert_int_equal(r.info.threads, 1);
+        assert_int_equal(r.info.many_rows > 0, r.info.many_ns > 0);
+        if (r.info.joins) { /* and what it was decided by */
+            assert_int_equal(r.info.many_rows, 8);
+            assert_true(r.info.many_ns * 10 <= r.info.warm_ns * 8 * 9);
         }
         onnx_rig_close(&r);
     }

@@ -302,6 +302,72 @@ static void the_log_does_not_grow_for_ever(void **state)
     free(rows);
 }
 
+/* ---- costs ---- */
+
+static enum err_code put_cost(struct store *s, void *arg)
+{
+    struct err e;
+    return store_put_cost(s, arg, &e);
+}
+
+static struct cost_row cost_row_of(const char *digest, const char *device, uint64_t bytes)
+{
+    struct cost_row c = {.bytes = bytes, .measured_ms = 44};
+    snprintf(c.digest, sizeof c.digest, "%s", digest);
+    snprintf(c.device, sizeof c.device, "%s", device);
+    return c;
+}
+
+static void costs_are_kept_by_digest_and_device(void **state)
+{
+    struct fixture *f = *state;
+    struct err e = {0};
+    struct store_state st = {0};
+    struct cost_row rows[] = {cost_row_of(DIGEST_B, "host", 1ull << 40), cost_row_of(DIGEST_A, "cuda:0", 5),
+                              cost_row_of(DIGEST_A, "host", 7), cost_row_of(DIGEST_B, "host", 1ull << 41)};
+    struct cost_row stranger = cost_row_of(DIGEST_A, "host", 9), bad = cost_row_of("short", "host", 1);
+    two_versions(f->s);
+    memset(stranger.digest, 'c', 64); /* no version has it yet */
+    for (size_t i = 0; i < COUNT_OF(rows); i++) {
+        assert_int_equal(store_call(f->s, put_cost, &rows[i]), ERR_OK);
+    }
+    assert_int_equal(store_call(f->s, put_cost, &stranger), ERR_OK);
+    assert_int_equal(store_call(f->s, put_cost, &bad), ERR_CONFLICT);
+    reopen(f);
+    assert_int_equal(on_load(f->s, &st, &e), ERR_OK);
+    assert_int_equal(st.n_costs, 3);
+    assert_string_equal(st.costs[0].digest, DIGEST_A);
+    assert_string_equal(st.costs[0].device, "cuda:0");
+    assert_int_equal(st.costs[0].bytes, 5);
+    assert_int_equal(st.costs[1].bytes, 7);
+    assert_true(st.costs[2].bytes == 1ull << 41); /* the later one */
+    assert_int_equal(st.costs[2].measured_ms, 44);
+    store_state_done(&st);
+}
+
+static void a_store_of_the_first_schema_is_brought_on(void **state)
+{
+    struct fixture *f = *state;
+    struct err e = {0};
+    struct store_state st = {0};
+    struct cost_row row = cost_row_of(DIGEST_A, "host", 7);
+    char *path = store_path(f->folder, "weir.db");
+    sqlite3 *db = NULL;
+    two_versions(f->s);
+    store_close(f->s);
+    f->s = NULL;
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db, "DROP TABLE cost; PRAGMA user_version = 1", NULL, NULL, NULL), SQLITE_OK);
+    sqlite3_close(db);
+    free(path);
+    assert_int_equal(store_open_in(&f->s, f->folder, &e), ERR_OK);
+    assert_int_equal(store_call(f->s, put_cost, &row), ERR_OK);
+    assert_int_equal(on_load(f->s, &st, &e), ERR_OK);
+    assert_int_equal(st.n_versions, 2);
+    assert_int_equal(st.n_costs, 1);
+    store_state_done(&st);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -312,6 +378,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(history_newest_first_in_pages, setup, teardown),
         cmocka_unit_test_setup_teardown(the_database_refuses_to_change_history, setup, teardown),
         cmocka_unit_test_setup_teardown(the_log_does_not_grow_for_ever, setup, teardown),
+        cmocka_unit_test_setup_teardown(costs_are_kept_by_digest_and_device, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_store_of_the_first_schema_is_brought_on, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -13,6 +13,7 @@
 # Tests. tests/unit/ROOM/NAME_test.c and tests/conform/NAME_test.c are one cmocka program each: $(BUILD)/tests/<path less .c>,
 # linked with whatever of src/ they call (all of it but main.c is there as an archive) and of tests/support/*.c.
 # Other programs that tests start are tests/programs/NAME.c -> $(BUILD)/tests/programs/NAME (the same libraries, no cmocka).
+# Libraries that tests put in front of libc are tests/preload/NAME.c -> $(BUILD)/tests/preload/NAME.so.
 # bench/NAME.c is one program each: $(BUILD)/bench/NAME.
 #
 # Variables: CC=gcc|clang  SAN=address,undefined|thread  WERROR=1  BUILD=folder  TESTS="tests/unit tests/flow"
@@ -70,7 +71,8 @@ link = $(CC) $(cflags) $(CFLAGS) $(ldflags) $(LDFLAGS) $(1) -o $@
 # The parts in .deps are found at run time by a path relative to the program. It is an RPATH, not a RUNPATH: only that is
 # also searched for what libraries ask for, and for dlopen() when a sanitizer stands between.
 rel_deps = $$(realpath -m --relative-to=$(dir $@) $(DEPS)/lib)
-RPATH_BUILD = -Wl,--disable-new-dtags -Wl,-rpath,'$$ORIGIN'/$(rel_deps)
+rel_gpu = $$(realpath -m --relative-to=$(dir $@) $(DEPS)/gpu/lib)
+RPATH_BUILD = -Wl,--disable-new-dtags -Wl,-rpath,'$$ORIGIN'/$(rel_deps):'$$ORIGIN'/$(rel_gpu)
 LIBS := -L$(DEPS)/lib -lsqlite3 -lyaml -lseccomp -lcrypto -l:libllhttp.a -lyyjson -lpthread -ldl -lm
 
 # ---- sources --------------------------------------------------------------------------------------------------------
@@ -82,9 +84,11 @@ EMBED_OBJS := $(EMBEDS:src/%=$(BUILD)/obj/embed/%.o)
 HOUSE_OBJS := $(filter-out $(BUILD)/obj/main.o,$(OBJS)) $(EMBED_OBJS)
 
 SUPPORT_OBJS := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/support/*.c))
+SIM_OBJS := $(patsubst %.c,$(BUILD)/%.o,$(filter-out %_test.c,$(wildcard tests/sim/*.c)))
 TEST_SRCS := $(sort $(wildcard tests/*/*_test.c tests/*/*/*_test.c tests/*/*/*/*_test.c))
 TEST_BINS := $(TEST_SRCS:%.c=$(BUILD)/%)
 PROGRAM_BINS := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/programs/*.c))
+PRELOADS := $(patsubst %.c,$(BUILD)/%.so,$(wildcard tests/preload/*.c))
 MODELS := $(if $(wildcard tests/support/make_models.py),$(BUILD)/models/.made)
 BENCH_BINS := $(patsubst %.c,$(BUILD)/%,$(wildcard bench/*.c))
 
@@ -94,7 +98,7 @@ JOBS = $(if $(findstring -j,$(MAKEFLAGS)),,-j$(shell nproc))
 # ---- goals ----------------------------------------------------------------------------------------------------------
 
 .DEFAULT_GOAL := all
-.PHONY: all help run test unit tests lint format bench models-check install clean lib objects FORCE
+.PHONY: all help run test unit sim tests lint format bench gpu models-check install clean lib objects FORCE
 .DELETE_ON_ERROR:
 
 all: $(BUILD)/weir $(if $(wildcard src/client/weir.c),lib) ## build the server and its commands (build/weir) and the library
@@ -119,7 +123,12 @@ unit: ## the C unit tests alone
 	@$(MAKE) $(JOBS) --no-print-directory $(BUILD)/weir tests
 	@WEIR_BUILD=$(abspath $(BUILD)) PYTHONDONTWRITEBYTECODE=1 $(DEPS)/venv/bin/python -m pytest tests/unit $(PYTEST)
 
-tests: $(TEST_BINS) $(PROGRAM_BINS) $(MODELS)
+sim: ## the inference room on simulated time (SIM_SCHEDULES=1000000 SIM_SEED=; tests/sim)
+	@tools/setup.sh build test
+	@$(MAKE) $(JOBS) --no-print-directory $(BUILD)/tests/sim/world_test
+	@SIM_SCHEDULES=$(SIM_SCHEDULES) SIM_SEED=$(SIM_SEED) $(BUILD)/tests/sim/world_test
+
+tests: $(TEST_BINS) $(PROGRAM_BINS) $(PRELOADS) $(MODELS)
 
 # The small models that tests and yardsticks run: $WEIR_BUILD/models/NAME/model.onnx.
 $(BUILD)/models/.made: tests/support/make_models.py tests/requirements.txt
@@ -135,7 +144,7 @@ lint: ## layer law, format, length and complexity limits, warnings of both compi
 	@$(MAKE) $(JOBS) --no-print-directory CC=clang WERROR=1 BUILD=build/lint/clang objects
 	@echo "lint: clean"
 
-objects: $(OBJS) $(TEST_SRCS:%.c=$(BUILD)/%.o) $(SUPPORT_OBJS) $(PROGRAM_BINS:%=%.o) $(BENCH_BINS:%=%.o)
+objects: $(OBJS) $(TEST_SRCS:%.c=$(BUILD)/%.o) $(SUPPORT_OBJS) $(SIM_OBJS) $(PROGRAM_BINS:%=%.o) $(BENCH_BINS:%=%.o)
 
 lib: $(BUILD)/libweir.a $(BUILD)/libweir.so $(BUILD)/weir.pc ## the client library (include/weir.h), static and shared
 
@@ -145,6 +154,9 @@ install: all $(BUILD)/install/weir ## into PREFIX=/usr/local (DESTDIR= is put be
 	@install -m 755 $(BUILD)/install/weir $(DESTDIR)$(PREFIX)/bin/weir
 	@for f in $(DEPS)/lib/*.so.*; do \
 		[ -L $$f ] && cp -Pf $$f $(DESTDIR)$(PREFIX)/lib/weir/ || install -m 755 $$f $(DESTDIR)$(PREFIX)/lib/weir/; done
+	@if [ -d $(DEPS)/gpu ]; then install -d $(DESTDIR)$(PREFIX)/lib/weir/gpu && \
+		cp -Pf $(DEPS)/gpu/lib/*.so* $(DESTDIR)$(PREFIX)/lib/weir/gpu/ && \
+		cp -R $(DEPS)/gpu/licenses/. $(DESTDIR)$(PREFIX)/share/doc/weir/licenses/; fi
 	@install -m 644 LICENSE $(DESTDIR)$(PREFIX)/share/doc/weir/
 	@cp -R $(DEPS)/licenses/. $(DESTDIR)$(PREFIX)/share/doc/weir/licenses/
 ifneq ($(wildcard src/client/weir.c),)
@@ -165,6 +177,9 @@ bench: ## Weir beside its yardsticks and its peers on this machine (BENCH="--qui
 	@tools/setup.sh build test bench
 	@$(MAKE) $(JOBS) --no-print-directory all $(BENCH_BINS) $(MODELS)
 	@WEIR_BUILD=$(abspath $(BUILD)) PYTHONDONTWRITEBYTECODE=1 $(DEPS)/venv/bin/python bench/run.py $(BENCH)
+
+gpu: ## fetch ONNX Runtime with its CUDA provider and the CUDA libraries into .deps/gpu (1.6 GB), for device: cuda:N
+	@tools/setup.sh build gpu
 
 models-check: ## train and export the example models again and compare (needs their frameworks)
 	@python3 examples/models/check.py
@@ -215,18 +230,29 @@ $(BUILD)/support.a: $(SUPPORT_OBJS)
 
 $(TEST_BINS): $(BUILD)/%: $(BUILD)/%.o $(BUILD)/support.a $(BUILD)/house.a $(BUILD)/flags
 	@echo "  LINK  $@"
-	@$(call link,-pie $(RPATH_BUILD)) $< -Wl,--start-group $(BUILD)/support.a $(BUILD)/house.a \
+	@$(call link,-pie $(RPATH_BUILD)) $(filter %.o,$^) -Wl,--start-group $(BUILD)/support.a $(BUILD)/house.a \
 		-Wl,--end-group -lcmocka $(LIBS)
+
+# tests/sim puts its own clock, loop and log in the place of the house's: they come before the archive, whose members of
+# those names are then not asked for; chance is taken from the seed.
+$(BUILD)/tests/sim/world_test: $(SIM_OBJS)
+$(BUILD)/tests/sim/world_test: private ldflags += -Wl,--wrap=random_u64
 
 $(PROGRAM_BINS) $(BENCH_BINS): $(BUILD)/%: $(BUILD)/%.o $(BUILD)/support.a $(BUILD)/house.a $(BUILD)/flags
 	@echo "  LINK  $@"
 	@$(call link,-pie $(RPATH_BUILD)) $< -Wl,--start-group $(BUILD)/support.a $(BUILD)/house.a \
 		-Wl,--end-group $(LIBS)
 
+# Without the sanitizer: its own malloc and this one can not both be in front.
+$(PRELOADS): $(BUILD)/%.so: %.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	@echo "  LINK  $@"
+	@$(CC) -D_GNU_SOURCE= -std=gnu17 -O2 -g $(WARN) -fPIC -fvisibility=hidden -shared -pthread -o $@ $< -ldl
+
 # The installed server finds its libraries in lib/weir beside bin, and nowhere in a build tree.
 $(BUILD)/install/weir: $(BUILD)/weir
 	@mkdir -p $(@D)
-	@$(call link,-pie -Wl$(comma)--disable-new-dtags -Wl$(comma)-rpath$(comma)'$$ORIGIN/../lib/weir') \
+	@$(call link,-pie -Wl$(comma)--disable-new-dtags -Wl$(comma)-rpath$(comma)'$$ORIGIN/../lib/weir:$$ORIGIN/../lib/weir/gpu') \
 		$(OBJS) $(EMBED_OBJS) $(LIBS)
 
 # libweir is client/weir.c and what that calls, made into one object whose hidden symbols are local: the static library
@@ -275,4 +301,4 @@ $(BUILD)/flags: FORCE | $(DEPS)/.onnxruntime
 	@echo "$(subst ",\",$(FLAGS_NOW))" | cmp -s - $@ || echo "$(subst ",\",$(FLAGS_NOW))" > $@
 
 .SECONDARY:
--include $(OBJS:.o=.d) $(SUPPORT_OBJS:.o=.d) $(TEST_SRCS:%.c=$(BUILD)/%.d) $(PROGRAM_BINS:%=%.d) $(BENCH_BINS:%=%.d)
+-include $(OBJS:.o=.d) $(SUPPORT_OBJS:.o=.d) $(SIM_OBJS:.o=.d) $(TEST_SRCS:%.c=$(BUILD)/%.d) $(PROGRAM_BINS:%=%.d) $(BENCH_BINS:%=%.d)

@@ -1,13 +1,14 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# Installs what Weir is built and tested with: tools/setup.sh GROUP... (build, test, lint, bench).
+# Installs what Weir is built and tested with: tools/setup.sh GROUP... (build, test, lint, bench, gpu).
 #
-# Three kinds of things, said in one short list before anything happens:
+# Four kinds of things, said in one short list before anything happens:
 #   - system packages, through apt, only those that are missing (root, or sudo);
 #   - parts that the system's release does not carry, unpacked into .deps/ and never installed over the system's:
 #     ONNX Runtime (library from npm, C header from Debian 13), and on Debian 12 also llhttp and yyjson;
-#   - the Python test environment, .deps/venv, from tests/requirements.txt.
+#   - the Python test environment, .deps/venv, from tests/requirements.txt;
+#   - for `make gpu` alone, ONNX Runtime with its CUDA provider and the CUDA libraries, .deps/gpu.
 # Every part has a stamp that is written last, so a run that was cut short starts that part anew, and a run that finds
 # all stamps asks no network. Downloads go to a scratch folder and are renamed into place.
 set -euo pipefail
@@ -73,6 +74,7 @@ fi
 
 MISSING=()
 WANT_VENV=no
+WANT_GPU=no
 [ $# -gt 0 ] || set -- build
 for group in "$@"; do
     case $group in
@@ -114,8 +116,13 @@ for group in "$@"; do
         need nodejs command -v node
         need npm command -v npm
         ;;
+    gpu)
+        need python3 command -v python3
+        need python3-venv python3 -c 'import venv, ensurepip'
+        WANT_GPU=yes
+        ;;
     *)
-        echo "usage: tools/setup.sh [build] [test] [lint] [bench]" >&2
+        echo "usage: tools/setup.sh [build] [test] [lint] [bench] [gpu]" >&2
         exit 2
         ;;
     esac
@@ -132,15 +139,21 @@ if [ $WANT_VENV = yes ]; then
     VENV_ID=$(sha256sum tests/requirements.txt | cut -d' ' -f1)
 fi
 
-DO_PARTS=no DO_ORT=no DO_VENV=no
+GPU_ID=$(sha256sum tools/gpu-requirements.txt | cut -d' ' -f1)
+gpu_done() { stamped .gpu "$GPU_ID" && [ -f "$DEPS/gpu/lib/libonnxruntime-cuda.so.1" ]; }
+
+DO_PARTS=no DO_ORT=no DO_VENV=no DO_GPU=no
 parts_done || DO_PARTS=yes
 ort_done || DO_ORT=yes
 if [ $WANT_VENV = yes ]; then
     venv_done || DO_VENV=yes
 fi
+if [ $WANT_GPU = yes ]; then
+    gpu_done || DO_GPU=yes
+fi
 [ $DO_ORT = no ] || need npm command -v npm
 
-if [ ${#MISSING[@]} -eq 0 ] && [ "$DO_PARTS$DO_ORT$DO_VENV" = nonono ]; then
+if [ ${#MISSING[@]} -eq 0 ] && [ "$DO_PARTS$DO_ORT$DO_VENV$DO_GPU" = nononono ]; then
     exit 0
 fi
 
@@ -149,6 +162,8 @@ say "Weir needs, once:"
 [ $DO_PARTS = no ] || say "  Debian 13 parts         ${PARTS[*]%%=*}  (unpacked into .deps/)"
 [ $DO_ORT = no ] || say "  ONNX Runtime library    $ORT_PACKAGE@$ORT_VERSION from npm  (114 MB, 46 MB kept in .deps/)"
 [ $DO_VENV = no ] || say "  Python test tools       tests/requirements.txt into .deps/venv"
+[ $DO_GPU = no ] ||
+    say "  CUDA for ONNX Runtime   tools/gpu-requirements.txt from PyPI  (1.6 GB, 2.3 GB kept in .deps/gpu; needs 4 GB)"
 
 # ---- system packages ------------------------------------------------------------------------------------------------
 
@@ -271,9 +286,48 @@ make_venv() {
     stamp .venv "$VENV_ID"
 }
 
+# One wheel holds the core and the provider of the same build: two builds of one release need not fit each other.
+fetch_gpu() {
+    local wheel name file free platform args=()
+    free=$(df --output=avail -B1M "$DEPS" | tail -n 1)
+    [ "$free" -ge 4096 ] || die "4 GB free are needed in .deps for the CUDA libraries; there are $free MB"
+    for platform in manylinux_2_28 manylinux_2_27 manylinux_2_17 manylinux2014 manylinux_2_12 manylinux2010 \
+        manylinux_2_5 manylinux1; do
+        args+=(--platform "${platform}_x86_64")
+    done
+    python3 -m venv "$SCRATCH/pip"
+    "$SCRATCH/pip/bin/python" -m pip --quiet --disable-pip-version-check download --no-deps --only-binary :all: \
+        --require-hashes --implementation cp --python-version 3.11 --abi cp311 "${args[@]}" \
+        --no-cache-dir --dest "$SCRATCH/wheels" -r tools/gpu-requirements.txt </dev/null ||
+        die "pip could not fetch tools/gpu-requirements.txt"
+    mkdir -p "$SCRATCH/gpu/lib" "$SCRATCH/gpu/licenses"
+    for wheel in "$SCRATCH"/wheels/*.whl; do
+        name=$(basename "$wheel")
+        name=${name%%-*}
+        python3 -m zipfile -e "$wheel" "$SCRATCH/open"
+        find "$SCRATCH/open" -name '*.so*' ! -name '*pybind11*' ! -name '*tensorrt*' \
+            -exec mv -f -t "$SCRATCH/gpu/lib" {} +
+        mkdir -p "$SCRATCH/gpu/licenses/$name"
+        find "$SCRATCH/open" -type f \( -iname 'LICENSE*' -o -name 'ThirdPartyNotices*' -o -name METADATA \) \
+            -exec mv -f -t "$SCRATCH/gpu/licenses/$name" {} +
+        rm -rf "$wheel" "$SCRATCH/open"
+    done
+    # A name of its own, so that no search for the other core finds this one.
+    file=$(echo "$SCRATCH/gpu/lib"/libonnxruntime.so.*)
+    [ -f "$file" ] || die "there is no core in onnxruntime-gpu"
+    mv -f "$file" "$SCRATCH/gpu/lib/libonnxruntime-cuda.so.1"
+    chmod -R a+rX "$SCRATCH/gpu"
+    rm -rf "$DEPS/gpu" "$DEPS/.gpu"
+    mv -f "$SCRATCH/gpu" "$DEPS/gpu"
+    stamp .gpu "$GPU_ID"
+}
+
 parts_done || fetch_parts
 ort_done || fetch_onnxruntime
 if [ $WANT_VENV = yes ]; then
     venv_done || make_venv
+fi
+if [ $WANT_GPU = yes ]; then
+    gpu_done || fetch_gpu
 fi
 say "Set-up done."

@@ -81,6 +81,9 @@ void memory_take_costs(struct control *c, const struct store_state *st);
 void memory_estimate(struct version *v);
 /* Room for a version that is about to load. Idle ones are sent away for it if evict. */
 enum budget_verdict memory_ask(struct version *v, bool evict, struct err *e);
+/* The most that one instance of it may take; 0: no limit. Its family's memory, else what the budget has left for it, at
+ * least LEFT_LEAST: a limit so that nothing grows without end, above what an honest model takes. */
+uint64_t memory_left(const struct version *v);
 void memory_ready(struct version *v); /* it is loaded: it is measured, now and every half minute */
 void memory_look(struct version *v, uint64_t now);
 void memory_gone(struct version *v); /* its claim ends; memory_retry is due */

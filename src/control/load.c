@@ -321,7 +321,7 @@ static enum err_code open_pool(struct version *v, int dirfd, struct err *e)
                              .batch = {(uint32_t)v->batch_max, v->batch_delay_us, v->batch_slo_us},
                              .device = f->device,
                              .lane = lane_for(c, f->device),
-                             .memory_max = f->memory,
+                             .memory_max = memory_left(v),
                              .strict = c->spec.strict,
                              .run_max_us = f->place == PLACE_INLINE ? f->inline_max_us : 0,
                              .queue_requests = f->queue_requests,

@@ -25,6 +25,7 @@
 #include "control/control_priv.h"
 
 #define PROCESS_BYTES (16ull << 20)
+#define LEFT_LEAST (1ull << 30)
 #define MEASURE_EVERY_US SECONDS(30)
 
 struct cost {
@@ -148,6 +149,22 @@ static enum claim_basis cost_of(const struct version *v, uint64_t bytes[BUDGET_D
         bytes[BUDGET_HOST] = instances * f->memory;
     }
     return f->memory ? CLAIM_CONFIGURED : known ? CLAIM_MEASURED : CLAIM_ESTIMATED;
+}
+
+uint64_t memory_left(const struct version *v)
+{
+    const struct family *f = v->model->family;
+    const struct budget_device *host = &v->model->control->budget.device[BUDGET_HOST];
+    uint64_t others = host->used - MIN(host->used, v->claim.bytes[BUDGET_HOST]), left;
+
+    if (f->memory > 0 || strcmp(f->device, "cpu") != 0) { /* of a GPU's worker it limits the GPU's memory */
+        return f->memory;
+    }
+    if (host->limit == BUDGET_NO_LIMIT) {
+        return 0;
+    }
+    left = host->limit > others ? host->limit - others : 0;
+    return MAX(left, LEFT_LEAST) >> 20 << 20;
 }
 
 void memory_estimate(struct version *v)

@@ -102,7 +102,7 @@ def test_a_memory_bomb(serve):
     before = flow.rss(s.pid)
     for _ in range(20):
         reply = grow(s, 200_000_000)
-        assert reply.status == 500 and "its memory limit is 256 MiB (memory: of the family)" in reply.error, reply
+        assert reply.status == 500 and "its memory limit is 256 MiB (memory: of the family" in reply.error, reply
         peak = flow.rss(s.workers("grow")[0])
         assert peak < 400 * MIB, peak
     assert grow(s, 1000).status == 200
@@ -110,6 +110,16 @@ def test_a_memory_bomb(serve):
     assert not load.failed() and s.workers("intent") == others
     assert flow.rss(s.pid) < before + 16 * MIB
     assert s.workers("grow") == [pid], "it could say it, so it need not die of it"
+
+
+@pytest.mark.skipif(flow.SANITIZED, reason="a sanitizer ends the worker itself when memory is refused, and says so")
+def test_a_memory_bomb_without_a_limit_of_its_family(serve):
+    """Nobody set a limit: what the server's budget has left is one, at least 1 GiB."""
+    s = serve("memory: 600MiB\n" + family(1))
+    s.push("grow", flow.MODELS / "grow")
+    reply = grow(s, 500_000_000)
+    assert reply.status == 500 and "its memory limit is 1 GiB" in reply.error, reply
+    assert grow(s, 1000).status == 200
 
 
 @pytest.mark.skipif(flow.SANITIZED, reason="a sanitizer ends the worker itself when memory is refused, and says so")

@@ -42,6 +42,8 @@ void cage_close(struct cage *c);      /* when the process has been reaped */
 /* In the worker, when its libraries are loaded: at most so many bytes more than now, and stacks for so many threads. */
 enum err_code limits_own(uint64_t bytes, unsigned threads, struct err *e) MUST_USE;
 
+/* Who set a limit, for messages. */
+#define LIMITS_WHENCE " (memory: of the family, else what the server's budget had left)"
 /* "256 MiB", exact. */
 #define LIMITS_TEXT 32
 void limits_text(char out[LIMITS_TEXT], uint64_t bytes);

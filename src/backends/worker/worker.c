@@ -98,20 +98,26 @@ void worker_let_go(struct worker *w)
     }
 }
 
+/* What a library says when an allocation failed. */
+static bool about_memory(const char *text)
+{
+    return strcasestr(text, "alloc") || strcasestr(text, "out of memory");
+}
+
 void worker_mention_limit(const struct worker *w, struct err *e)
 {
     char limit[LIMITS_TEXT];
     size_t n = strlen(e->text);
 
-    if (w->memory_max > 0 && (strcasestr(e->text, "alloc") || strcasestr(e->text, "out of memory"))) {
+    if (w->memory_max > 0 && about_memory(e->text)) {
         limits_text(limit, w->memory_max);
-        snprintf(e->text + n, sizeof(e->text) - n, "; its memory limit is %s (memory: of the family)", limit);
+        snprintf(e->text + n, sizeof(e->text) - n, "; its memory limit is %s" LIMITS_WHENCE, limit);
     }
 }
 
 void worker_describe_end(struct worker *w, struct err *e)
 {
-    char head[400], limit[LIMITS_TEXT], memory[100] = "", last[220];
+    char head[400], limit[LIMITS_TEXT], memory[140] = "", last[220];
     const char *why = atomic_load(&w->why);
     bool own = worker_died_alone(w), full = cage_full(&w->cage);
     siginfo_t si = {0};
@@ -130,14 +136,14 @@ void worker_describe_end(struct worker *w, struct err *e)
         snprintf(head, sizeof(head), "the worker of %s was ended by signal %d (%s)%s", w->name, si.si_status,
                  sigdescr_np(si.si_status) ? sigdescr_np(si.si_status) : "?", own ? "" : " from outside");
     }
-    if (own && !why && w->memory_max > 0) {
+    last[0] = '\0';
+    said_last(&w->said, last, sizeof(last));
+    if (own && !why && w->memory_max > 0 && (full || about_memory(last))) {
         limits_text(limit, w->memory_max);
         snprintf(memory, sizeof(memory),
-                 full ? ": over its memory limit of %s (memory: of the family)"
-                      : "; its memory limit is %s (memory: of the family)",
+                 full ? ": over its memory limit of %s" LIMITS_WHENCE : "; its memory limit is %s" LIMITS_WHENCE,
                  limit);
     }
-    said_last(&w->said, last, sizeof(last));
     err_set(e, ERR_UNAVAILABLE, "%s%s%s%s", head, memory, last[0] ? "; it wrote last: " : "", last);
 }
 

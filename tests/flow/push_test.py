@@ -376,6 +376,22 @@ def test_restart_keeps_everything(serve, how):
     assert s.model("vision")["stable"] == 1
 
 
+def test_batch_in_model_yaml(server, tmp_path):
+    """A version's own word on batches goes before its family's; a wrong one is refused with its place."""
+    at = tmp_path / "wide"
+    at.mkdir()
+    (at / "model.onnx").write_bytes((flow.MODELS / "mlp_wide" / "model.onnx").read_bytes())
+    (at / "model.yaml").write_text("batch: {max: 5}\n")
+    server.push("wide", at)
+    assert server.version("wide", 1)["batch"] == {"max": 5, "on": True}
+    (at / "model.yaml").write_text("batch: {max: 1}\n")
+    server.push("wide", at)
+    assert server.version("wide", 2)["batch"]["on"] is False
+    (at / "model.yaml").write_text("batch: {most: 5}\n")
+    done = server.weir("push", "wide", at)
+    assert done.status == 1 and "model.yaml:1:9" in done.err and "unknown key" in done.err, done
+
+
 def test_broken_artifact_is_not_loaded(serve):
     """Bytes that changed on the disk are noticed before they are run."""
     s = serve()

@@ -263,6 +263,44 @@ static void classes(void **state)
     close_rig(&r);
 }
 
+/* Alone on its device it may have all credits; beside another that has work, its share, and never less than one. */
+static void a_lane(void **state)
+{
+    static struct device_lane lane;
+    struct pool_spec s = infer_spec();
+    struct infer_rig r;
+
+    (void)state;
+    fake_reset();
+    lane = (struct device_lane){.device = "cuda:0", .credits = 4};
+    s.lane = &lane;
+    infer_open(&r, &fake_engine, &s, 1, false);
+    atomic_store(&fake.hold, true);
+    for (unsigned i = 0; i < 12; i++) {
+        send(&r, i, (float)i, 0);
+    }
+    infer_turns(&r, 5);
+    assert_int_equal(fake_counts().submits, 4);
+    assert_int_equal(atomic_load(&lane.open), 4);
+    assert_int_equal(atomic_load(&lane.active), 1);
+    assert_false(lane_may(&lane, 4, 4));
+    atomic_store(&lane.open, 3);
+    assert_true(lane_may(&lane, 1, 1)); /* it is not the lane that is full ... */
+    atomic_fetch_add(&lane.active, 1);
+    assert_false(lane_may(&lane, 2, 2)); /* ... but its half of it */
+    assert_true(lane_may(&lane, 2, 0));  /* a thread that has none may always have one, or nothing would ask again */
+    atomic_fetch_sub(&lane.active, 1);
+    atomic_store(&lane.open, 4);
+    atomic_store(&fake.hold, false);
+    fake_go();
+    for (unsigned i = 0; i < 12; i++) {
+        INFER_UNTIL(&r, q[i].n_done == 1);
+        assert_true(q[i].right);
+    }
+    INFER_UNTIL(&r, atomic_load(&lane.active) == 0 && atomic_load(&lane.open) == 0);
+    close_rig(&r);
+}
+
 /* What can not be done in time is refused at once, and is not run. */
 static void predicted_too_late(void **state)
 {
@@ -771,6 +809,7 @@ int main(void)
         cmocka_unit_test(least_loaded_first),
         cmocka_unit_test(admission),
         cmocka_unit_test(classes),
+        cmocka_unit_test(a_lane),
         cmocka_unit_test(predicted_too_late),
         cmocka_unit_test(a_full_window),
         cmocka_unit_test(deadline_while_waiting),

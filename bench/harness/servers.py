@@ -9,9 +9,9 @@ from .base import BUILD, Failed, free_port, model_path
 from .process import Process, http_status
 
 
-def batching(most):
-    """The family's key: at most so many requests in one run."""
-    return {"batch": f"{{max: {most}}}"}
+def batching(most, delay=None):
+    """The family's key: at most so many requests in one run, waiting so long for them."""
+    return {"batch": f"{{max: {most}, delay: {delay}}}" if delay else f"{{max: {most}}}"}
 
 
 def run_weir(run, name, families, *words):

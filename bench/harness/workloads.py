@@ -45,7 +45,8 @@ def in_form(form):
 MLP_INLINE, MLP_WORKER = weir("mlp", "inline", place="inline"), weir("mlp", "worker", place="worker")
 CNN_WORKER = weir("cnn", "worker", place="worker", instances=2)
 MLP_FLOOR, CNN_FLOOR, DENSE_FLOOR = floor("mlp"), floor("cnn", 2), floor("mlp_wide", 2)
-DENSE_BATCH = weir("mlp_wide", "batch", place="worker", **batching(16))
+DENSE_BATCH = weir("mlp_wide", "batch", place="worker", **batching(16, "2ms"))
+DENSE_GREEDY = weir("mlp_wide", "greedy", place="worker", **batching(16))
 DENSE_SINGLE = weir("mlp_wide", "single", place="worker", instances=2, **batching(1))
 mlp_json, cnn_binary = functools.partial(infer_json, "mlp"), functools.partial(infer_binary, "cnn")
 dense_binary = functools.partial(infer_binary, "mlp_wide")
@@ -131,6 +132,7 @@ WORKLOADS = {
             Server("floor", DENSE_FLOOR, dense_binary),
             Server("worker", DENSE_BATCH, dense_binary),
             Server("worker, JSON", DENSE_BATCH, functools.partial(infer_json, "mlp_wide")),
+            Server("worker, no delay", DENSE_GREEDY, dense_binary),
             Server("worker, no batches", DENSE_SINGLE, dense_binary),
             Server("floor, tiny MLP", MLP_FLOOR, mlp_json, (64,), compare=False),
         ),
@@ -140,6 +142,8 @@ WORKLOADS = {
                   lambda r: at("bare, 16 rows", 0, "cpu_us")(r) + 1.6 * at("floor, tiny MLP", 64, "cpu_us")(r)),
             ratio("the same with the bare row of a batch of 8", "", at("worker", 16, "cpu_us"),
                   lambda r: at("bare, 8 rows", 0, "cpu_us")(r) + 1.6 * at("floor, tiny MLP", 64, "cpu_us")(r)),
+            ratio("worker / worker without a delay, CPU", "", at("worker", 16, "cpu_us"),
+                  at("worker, no delay", 16, "cpu_us")),
             ratio("worker / worker without batches, CPU", "", at("worker", 16, "cpu_us"),
                   at("worker, no batches", 16, "cpu_us")),
             ratio("worker / worker without batches, requests/s", "", at("worker", 16, "req_s"),

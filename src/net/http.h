@@ -69,7 +69,7 @@ struct http_limits {
     uint64_t header_us;    /* to send the headers: 10 s */
     uint64_t body_us;      /* without a byte of the body: 30 s */
     uint64_t idle_us;      /* between requests: 75 s */
-    uint64_t write_us;     /* without the client taking a byte: 30 s */
+    uint64_t write_us;     /* without the client taking a byte that waits for it: 30 s */
     uint64_t discard;      /* bytes of a refused body that are read away: 128 MiB */
     uint32_t requests;     /* on one connection, then it is closed: 1,000,000 */
 };
@@ -112,6 +112,33 @@ void http_reply(struct http_ex *x, int status, const char *content_type, struct 
 void http_reply_error(struct http_ex *x, const struct err *e);
 /* The connection is closed after this reply. */
 void http_close_after(struct http_ex *x);
+
+/* ---- streams: replies in pieces, of a length that nobody knows yet ----
+ *
+ * begin, headers, http_stream_begin, pieces as they come, http_stream_end; `finished` follows as after any reply. What
+ * was added within a burst goes out at its end, together. Nothing of the connection is read meanwhile, but a hang-up is
+ * seen (a client that merely closed its sending side still gets everything). The client's time limit (write_us) runs
+ * only while bytes wait for it: a silent stream may be silent for as long as it likes.
+ *
+ * HTTP/1.1 carries pieces as chunks, so that a client can tell the end from a broken connection; for HTTP/1.0 the end
+ * of the connection is the end. Of a HEAD only the head goes out, and it is over with that: pieces are ignored. */
+struct http_stream {
+    size_t max;   /* bytes that may wait for the client */
+    bool endless; /* it has no end of its own: a drain ends it at once. The end of any other is awaited by a drain */
+    /* After a piece was refused: all that waited has been handed to the kernel. May write, end and cut. NULL: nobody
+     * asks. */
+    void (*drained)(struct http_ex *x);
+};
+/* After http_reply_begin and its headers, in place of the body: sends the head. */
+void http_stream_begin(struct http_ex *x, const struct http_stream *s);
+/* Copied. False: refused, because so much waits already that with it there would be more than max; nothing of it was
+ * taken. A piece is always taken when nothing waits. When the client is gone or the stream is over it is ignored
+ * (true), as replies are: `finished` tells. Without memory the client is cut off. */
+bool http_stream_write(struct http_ex *x, struct str piece);
+void http_stream_end(struct http_ex *x);
+/* Cuts the client off: what waits is thrown away, and it sees that the reply is not whole. `finished` comes later, not
+ * within this call, with gone. */
+void http_stream_cut(struct http_ex *x);
 
 /* ---- listeners ---- */
 struct http_listener;

@@ -202,6 +202,8 @@ static void next_request(struct h1 *c)
     arena_reset(&c->arena);
     c->phase = H1_IDLE;
     c->reply = H1_NONE;
+    c->stream = (struct http_stream){0};
+    c->refused_piece = false;
     c->stamp = loop_now(c->h->loop);
 }
 
@@ -223,6 +225,9 @@ static enum next step(struct h1 *c, uint64_t *budget, unsigned *requests)
     }
     if (c->refused) {
         return WAIT; /* for the client to take the answer */
+    }
+    if (h1_stream_due(c)) {
+        return h1_stream_step(c, budget) ? GO : AGAIN;
     }
     if (c->phase == H1_BODY) {
         return step_body(c, budget);
@@ -322,7 +327,7 @@ void h1_check(struct h1 *c, uint64_t now)
     if (c->due == 0 || now < c->due) {
         return;
     }
-    bool answerable = !h1_out_pending(c) && c->reply < H1_READY;
+    bool answerable = !h1_out_pending(c) && c->reply < H1_STREAM;
     if (answerable && c->phase == H1_HEAD) {
         h1_refuse(c, 408, "the head of the request did not come within %llu ms",
                   (unsigned long long)(c->h->limits.header_us / 1000));
@@ -336,7 +341,9 @@ void h1_check(struct h1 *c, uint64_t now)
 
 void h1_drain(struct h1 *c)
 {
-    if (c->phase == H1_IDLE) {
+    if (c->reply == H1_STREAM && c->stream.endless) {
+        http_stream_end(&c->x);
+    } else if (c->phase == H1_IDLE) {
         c->readable = true; /* what is in the kernel already is still answered */
         h1_drive(c);
     }

@@ -6,8 +6,8 @@
  *
  *     IDLE → HEAD → BODY → DONE → (reply SENT) → IDLE …, or → LINGER → closed
  *
- * Files: http1_head.c reads a head, http1_body.c a body, http1_reply.c answers, http1_conn.c drives a connection,
- * http1_listener.c accepts, sweeps and drains.
+ * Files: http1_head.c reads a head, http1_body.c a body, http1_reply.c answers at once, http1_stream.c in pieces,
+ * http1_conn.c drives a connection, http1_listener.c accepts, sweeps and drains.
  *
  * Thread: the loop's. Only h1_drive, the sweep and http_listener_free may end a connection; whatever a handler calls
  * merely notes what is to be done (and queues the connection for the end of the burst), so nothing dies under a
@@ -63,8 +63,9 @@ enum h1_phase {
 
 enum h1_reply {
     H1_NONE,
-    H1_OPEN,  /* begun by the handler */
-    H1_READY, /* complete, not yet (wholly) taken by the kernel */
+    H1_OPEN,   /* begun by the handler */
+    H1_STREAM, /* its head is out or on its way, pieces follow */
+    H1_READY,  /* complete, not yet (wholly) taken by the kernel */
     H1_SENT,
 };
 
@@ -127,6 +128,9 @@ struct h1 {
     size_t out_at; /* bytes of head and body that the kernel took */
     bool no_body;  /* HEAD, 204, 304: the body is not sent */
     bool bodiless; /* 204, 304: nor has it a length */
+    struct http_stream stream;
+    bool fresh;         /* H1_STREAM: the kernel was not offered yet what was added */
+    bool refused_piece; /* H1_STREAM: the handler waits for `drained` */
 };
 
 struct http_listener {
@@ -182,8 +186,16 @@ int h1_on_message_complete(llhttp_t *p);
 void h1_refuse(struct h1 *c, int status, const char *fmt, ...) PRINTF(3, 4);
 /* Gives the kernel what it takes of the reply. */
 void h1_send(struct h1 *c);
+/* Completes a head that was begun: how the body is framed, and whether the connection goes on after it. */
+void h1_head_end(struct h1 *c, bool stream);
 /* 100 Continue, if the client waits for it. */
 void h1_continue(struct h1 *c);
+
+/* ---- http1_stream.c ---- */
+/* Something is to be done about the stream now. */
+bool h1_stream_due(const struct h1 *c);
+/* Does it; false: not in this burst any more. */
+bool h1_stream_step(struct h1 *c, uint64_t *budget);
 
 /* ---- http1_conn.c ---- */
 /* recv with the error handling in one place: > 0 bytes, 0: nothing now, or eof or dead is set. */
@@ -216,15 +228,27 @@ static inline bool h1_chunked(const struct h1 *c)
     return c->x.length < 0;
 }
 
+/* Bytes of the reply that the kernel has not taken yet. */
+static inline size_t h1_waiting(const struct h1 *c)
+{
+    return c->head.n + c->body.n - c->out_at;
+}
+
 static inline bool h1_out_pending(const struct h1 *c)
 {
-    return c->reply == H1_READY && !c->dead;
+    return (c->reply == H1_READY || (c->reply == H1_STREAM && h1_waiting(c) > 0)) && !c->dead;
 }
 
 /* The handler gets no more of the body: it has answered, or it is no longer asked. */
 static inline bool h1_discarding(const struct h1 *c)
 {
-    return c->reply >= H1_READY || !c->live;
+    return c->reply >= H1_STREAM || !c->live;
+}
+
+/* Nobody reads what is replied now: the client is gone, or it has its answer. */
+static inline bool h1_ignored(const struct h1 *c)
+{
+    return !c->live || c->x.gone || c->reply >= H1_STREAM;
 }
 
 #endif

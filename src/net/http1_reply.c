@@ -66,12 +66,6 @@ static const char *reason_of(int status)
     return "Status";
 }
 
-/* Nobody reads what is replied now: the client is gone, or it has its answer. */
-static bool ignored(const struct h1 *c)
-{
-    return !c->live || c->x.gone || c->reply >= H1_READY;
-}
-
 static void begin(struct h1 *c, int status, const char *content_type)
 {
     struct buf *b = &c->head;
@@ -92,14 +86,17 @@ static void begin(struct h1 *c, int status, const char *content_type)
     }
 }
 
-/* Completes the head and hands the reply to the kernel. */
-static void end(struct h1 *c)
+void h1_head_end(struct h1 *c, bool stream)
 {
     struct buf *b = &c->head;
     uint64_t left = c->phase != H1_BODY || h1_chunked(c) ? 0 : (uint64_t)c->x.length - c->x.body_seen;
     /* A client that was not told to send its body may do so or not: only a new connection is clear again. */
     c->close |= left > c->h->limits.discard || c->expects || c->h->draining;
-    if (!c->bodiless) {
+    if (stream && c->http10) {
+        c->close = true; /* nothing else marks its end */
+    } else if (stream && !c->bodiless) {
+        BUF_LIT(b, "Transfer-Encoding: chunked\r\n");
+    } else if (!c->bodiless) {
         BUF_LIT(b, "Content-Length: ");
         buf_addu(b, c->body.n);
         BUF_LIT(b, "\r\n");
@@ -110,6 +107,13 @@ static void end(struct h1 *c)
         BUF_LIT(b, "Connection: keep-alive\r\n");
     }
     BUF_LIT(b, "\r\n");
+}
+
+/* Completes the head and hands the reply to the kernel. */
+static void end(struct h1 *c)
+{
+    struct buf *b = &c->head;
+    h1_head_end(c, false);
     if (c->no_body) {
         buf_clear(&c->body);
     } else if (c->body.n <= H1_COPY) {
@@ -140,7 +144,12 @@ static void end(struct h1 *c)
 void h1_send(struct h1 *c)
 {
     size_t total = c->head.n + c->body.n;
-    if (c->reply != H1_READY || c->dead) {
+    c->fresh = false;
+    if (!h1_out_pending(c)) {
+        return;
+    }
+    if (c->out_at == total) { /* a stream that ended without a last chunk, after its last piece was sent */
+        c->reply = H1_SENT;
         return;
     }
     struct iovec iov[2];
@@ -167,7 +176,8 @@ void h1_send(struct h1 *c)
     c->out_at += (size_t)n;
     c->stamp = loop_now(c->h->loop);
     if (c->out_at == total) {
-        c->reply = H1_SENT;
+        c->reply = c->reply == H1_READY ? H1_SENT : c->reply;
+        c->out_at = 0;
         buf_clear(&c->head);
         buf_clear(&c->body);
         buf_trim(&c->head, H1_KEEP_OUT);
@@ -178,7 +188,7 @@ void h1_send(struct h1 *c)
 void h1_continue(struct h1 *c)
 {
     static const char text[] = "HTTP/1.1 100 Continue\r\n\r\n";
-    if (!c->expects || c->reply >= H1_READY || c->dead) {
+    if (!c->expects || c->reply >= H1_STREAM || c->dead) {
         return;
     }
     c->expects = false;
@@ -197,8 +207,9 @@ void h1_refuse(struct h1 *c, int status, const char *fmt, ...)
 {
     c->refused = true;
     c->close = true;
-    if (c->reply >= H1_READY) {
-        return; /* it has its answer */
+    if (c->reply >= H1_STREAM) {
+        c->dead |= c->reply == H1_STREAM; /* nothing else can be said within a stream */
+        return;                           /* it has its answer */
     }
     if (c->live) {
         c->x.gone = true; /* for the handler; h1_drive calls finished */
@@ -220,7 +231,7 @@ void h1_refuse(struct h1 *c, int status, const char *fmt, ...)
 void http_reply_begin(struct http_ex *x, int status, const char *content_type)
 {
     struct h1 *c = h1_of(x);
-    if (ignored(c)) {
+    if (h1_ignored(c)) {
         buf_clear(&c->h->trash);
         return;
     }
@@ -230,7 +241,7 @@ void http_reply_begin(struct http_ex *x, int status, const char *content_type)
 void http_reply_header(struct http_ex *x, const char *name, struct str value)
 {
     struct h1 *c = h1_of(x);
-    if (ignored(c)) {
+    if (h1_ignored(c)) {
         return;
     }
     assert(c->reply == H1_OPEN);
@@ -250,7 +261,7 @@ void http_reply_header(struct http_ex *x, const char *name, struct str value)
 struct buf *http_reply_body(struct http_ex *x)
 {
     struct h1 *c = h1_of(x);
-    if (ignored(c)) {
+    if (h1_ignored(c)) {
         return &c->h->trash;
     }
     assert(c->reply == H1_OPEN);
@@ -260,7 +271,7 @@ struct buf *http_reply_body(struct http_ex *x)
 void http_reply_end(struct http_ex *x)
 {
     struct h1 *c = h1_of(x);
-    if (ignored(c)) {
+    if (h1_ignored(c)) {
         buf_clear(&c->h->trash);
         buf_trim(&c->h->trash, H1_KEEP_OUT);
         return;

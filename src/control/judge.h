@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The judge: does the candidate do harm? From counts of raw events, by evidence that may be looked at at any time.
+ *
+ * Four guardrails, each a kind of bad answer: errors (the version's fault; a client's 4xx is not one), slow beyond the
+ * stable's frozen p95 and p99, invalid (NaN, infinite, empty, of a wrong shape). Of a user who comes often only the
+ * first bad answer of a kind in the whole rollout counts (tally.h), so that counts are of independent events.
+ *
+ * A guardrail fails when the sum over the shares of stats_ln_e(ABOVE) at share(w, 1 + margin) reaches ln(m / alpha), m
+ * being the guardrails that can fail a rollout (not in dry run); or when its absolute limit is broken: the candidate's
+ * bad answers among its requests against the limit, by stats_ln_e(ABOVE) at the same height.
+ *
+ * Verdicts. FAIL: a guardrail failed. NODATA: too few answers of the candidate (or none of the stable). INCONCLUSIVE:
+ * enough of them, but the candidate's risk has a suspicion (below). PASS: enough of them and no harm seen. ERROR: the
+ * counts contradict themselves (x > n, a share of 0 or 1). NODATA, INCONCLUSIVE and ERROR never promote and never roll
+ * back.
+ *
+ * Suspicion: the e-value of a guardrail stands above ln 2, or above a third of its limit, whichever is higher: more
+ * requests will tell.
+ *
+ * Sample ratio: first exposures of users by arm against the shares, stats_ratio_ln_e summed, trips at ln 1000: then who
+ * is on which arm is not what was ordered, and no comparison can be trusted: `ratio_broken`.
+ *
+ * Stable sick: the stable itself breaks an absolute limit (same test). Then a rollback on relative evidence alone would
+ * go back to a version that is no better: the rollout is paused, and says so.
+ *
+ * Pure; any thread. Source of the formulas: stats.h. */
+#ifndef WEIR_CONTROL_JUDGE_H
+#define WEIR_CONTROL_JUDGE_H
+
+#include "base/buf.h"
+#include "control/stats.h"
+
+enum judge_metric { METRIC_ERRORS, METRIC_SLOW95, METRIC_SLOW99, METRIC_INVALID, METRIC_COUNT };
+extern const char *const judge_metric_names[]; /* "errors", "slow_p95", "slow_p99", "invalid" */
+
+enum verdict { VERDICT_PASS, VERDICT_FAIL, VERDICT_INCONCLUSIVE, VERDICT_NODATA, VERDICT_ERROR };
+extern const char *const verdict_names[]; /* "pass", "fail", "inconclusive", "nodata", "error" */
+
+enum { JUDGE_STABLE, JUDGE_CANARY, JUDGE_ARMS };
+
+struct judge_rule {
+    double alpha;                /* of the rollout as a whole: the chance of a false rollback; 0.01 */
+    double margin[METRIC_COUNT]; /* tolerated relative excess; 0: any */
+    double limit[METRIC_COUNT];  /* most tolerated share of bad answers; 0: no absolute limit */
+    bool dry[METRIC_COUNT];      /* shown, and never a reason */
+    uint64_t min_requests;       /* of the candidate, before PASS */
+};
+
+/* Everything counted while the candidate had one share. */
+#define JUDGE_STRATA 32
+struct judge_stratum {
+    uint32_t share_bp;                      /* 1 … 9999 */
+    uint64_t answered[JUDGE_ARMS];          /* requests that ended, but for the client's own errors */
+    uint64_t exposed[JUDGE_ARMS];           /* users (keyless requests: each), at their first request */
+    uint64_t bad[METRIC_COUNT][JUDGE_ARMS]; /* first bad answer of that kind of each user */
+    uint64_t all[METRIC_COUNT][JUDGE_ARMS]; /* all bad answers: for the rates that are shown */
+};
+struct judge_counts {
+    struct judge_stratum stratum[JUDGE_STRATA];
+    size_t n;
+    uint64_t slow_ns[2]; /* the stable's frozen p95 and p99; 0: not known yet, then nothing is slow */
+    uint64_t wait_ns;    /* see tally_freeze */
+};
+
+struct judge_finding {
+    enum verdict verdict;
+    bool dry, by_limit;            /* by_limit: the absolute limit failed it */
+    double ln_e, ln_e_limit, trip; /* of the comparison, of the absolute limit (0: none); both fail at `trip` */
+    uint64_t answered[JUDGE_ARMS], bad[JUDGE_ARMS], all[JUDGE_ARMS];
+    double rate[JUDGE_ARMS];    /* all / answered */
+    struct stats_interval risk; /* candidate's over stable's, always valid at 95 % */
+    double requests_left;       /* of both arms, until a doubled rate would be seen; infinity: no events to tell from */
+};
+struct judgement {
+    enum verdict verdict;
+    uint64_t answered[JUDGE_ARMS];
+    struct judge_finding finding[METRIC_COUNT];
+    enum judge_metric worst; /* the guardrail that decided a FAIL or an INCONCLUSIVE, else the one nearest to it */
+    double ratio_ln_e, ratio_p;
+    bool ratio_broken, stable_sick;
+    char text[400]; /* the verdict in a sentence for a person at night */
+};
+void judge(const struct judge_rule *rule, const struct judge_counts *counts, struct judgement *out);
+
+/* After the promotion there is no stable left to compare with: the new version against what the old one did before
+ * (baseline, of at least min_requests answers) and against the limits. A share of bad answers is judged against
+ * max(limit, 2 × baseline + 0.005), for slow_p95 and slow_p99 against 2 × 0.05 and 2 × 0.01 of the frozen times.
+ * baseline: shares of bad answers; now: answered and bad[] of JUDGE_CANARY in one stratum (share_bp is not looked at).
+ */
+void judge_soak(const struct judge_rule *rule, const double baseline[METRIC_COUNT], const struct judge_stratum *now,
+                struct judgement *out);
+
+/* The judgement as one JSON object: what is stored as evidence, and what the API shows. */
+void judgement_json(struct buf *out, const struct judgement *j);
+
+#endif

@@ -49,6 +49,8 @@ struct house {
     struct loop *loop; /* control */
     struct store *store;
     struct control *control;
+    struct events *events;
+    struct webhook *webhook;
     struct conn_thread *threads;
     struct shard **shards;
     struct plane **planes;
@@ -398,6 +400,25 @@ static enum err_code build_threads(struct house *h, struct err *e)
     return ERR_OK;
 }
 
+/* Whoever listens to what happens. */
+static void on_told(void *ctx, const struct history_row *row)
+{
+    struct house *h = ctx;
+
+    events_told(h->events, row);
+    webhook_told(h->webhook, row);
+}
+
+/* Its events come from the address that the admin plane has got. */
+static enum err_code build_webhook(struct house *h, struct err *e)
+{
+    struct webhook_spec spec = {.conf = &h->conf.webhook, .source = h->admin_facts.admin_url};
+    enum err_code code = webhook_new(&h->webhook, &spec, e);
+
+    h->admin_facts.webhook = h->webhook;
+    return code;
+}
+
 static enum err_code build_control(struct house *h, struct err *e)
 {
     struct control_spec spec = {
@@ -407,15 +428,20 @@ static enum err_code build_control(struct house *h, struct err *e)
         .n_shards = (unsigned)h->conf.threads,
         .families = h->conf.families,
         .n_families = h->conf.n_families,
+        .policies = h->conf.policies,
+        .n_policies = h->conf.n_policies,
         .body_max = h->conf.body_max,
         .ops = {.engine = engine_of,
                 .pid = pid_of,
                 .evidence = admin_arms_json,
+                .told = on_told,
+                .told_ctx = h,
                 .library = h->conf.onnxruntime ? h->conf.onnxruntime : getenv("WEIR_ONNXRUNTIME")},
         .strict = h->conf.sandbox == 1,
         .memory = h->conf.memory,
         .import_root = h->conf.import_root};
 
+    h->events = events_new(h->loop, events_read_store, h->store); /* before control, which tells it */
     return control_new(&h->control, &spec, e);
 }
 
@@ -439,6 +465,7 @@ static void build_planes(struct house *h)
         plane_init(&t->plane);
         t->service = plane_service(&t->plane);
     }
+    f->events = h->events;
     f->store_url = h->conf.store;
     f->artifacts = h->conf.artifacts;
     f->threads = (unsigned)h->conf.threads;
@@ -529,7 +556,7 @@ static enum err_code build(struct house *h, struct err *e)
         return e->code;
     }
     build_planes(h);
-    if (listen_data(h, e) != ERR_OK || listen_admin(h, e) != ERR_OK) {
+    if (listen_data(h, e) != ERR_OK || listen_admin(h, e) != ERR_OK || build_webhook(h, e) != ERR_OK) {
         return e->code;
     }
     return start_threads(h, e);
@@ -591,6 +618,7 @@ static void take_down(struct house *h)
 
         http_listener_free(t->listener);
         if (t->plane.name) {
+            judge_unwatch(&t->plane);
             plane_done(&t->plane);
         }
         loop_free(t->loop);
@@ -600,6 +628,8 @@ static void take_down(struct house *h)
     if (h->admin_plane.name) {
         plane_done(&h->admin_plane);
     }
+    webhook_free(h->webhook);
+    events_free(h->events);
     if (h->loop) {
         loop_free(h->loop);
     }

@@ -39,7 +39,7 @@ static const struct setting settings[] = {
     {"onnxruntime", SET_STRING, AT(onnxruntime), NULL, 1, 500, NULL, "path of libonnxruntime.so; default: looked for"},
     {"log", SET_ENUM, AT(log_level), "info", 0, 0, level_words, "least level of the log"},
 };
-static const char *const sections[] = {"families", NULL};
+static const char *const sections[] = {"families", "rollouts", "events", NULL};
 
 static int wrong(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 static int wrong(const char *fmt, ...)
@@ -111,6 +111,95 @@ static enum err_code read_families(struct house_conf *c, const struct conf *y, s
     return ERR_OK;
 }
 
+static struct rollout_policy *policy_add(struct house_conf *c, const char *name)
+{
+    struct rollout_policy *p;
+
+    c->policies = xrealloc(c->policies, (c->n_policies + 1) * sizeof(struct rollout_policy));
+    p = &c->policies[c->n_policies++];
+    policy_default(p, name);
+    return p;
+}
+
+/* `steps`: "1%,5%,25%", or a list of shares. */
+static enum err_code read_steps(const struct conf *y, const struct conf_node *at, struct rollout_policy *p,
+                                struct err *e)
+{
+    enum err_code rc = ERR_OK;
+    struct buf text;
+    struct err why;
+
+    buf_init(&text, 4096);
+    if (at->kind == CONF_SCALAR) {
+        buf_addz(&text, at->text);
+    }
+    for (const struct conf_node *n = at->kind == CONF_LIST ? at->child : NULL; n; n = n->next) {
+        if (n->kind != CONF_SCALAR) {
+            rc = conf_error(y, n, e, "rollouts.%s.steps: each step is a share: [1%%, 5%%, 25%%]", p->name);
+            break;
+        }
+        buf_addf(&text, "%s%s", n == at->child ? "" : ",", n->text);
+    }
+    if (rc == ERR_OK && at->kind == CONF_MAP) {
+        rc = conf_error(y, at, e, "rollouts.%s.steps is a list of shares: \"1%%,5%%,25%%\" or [1%%, 5%%, 25%%]",
+                        p->name);
+    } else if (rc == ERR_OK && (text.over || policy_steps(p, buf_str(&text), &why) != ERR_OK)) {
+        rc = conf_error(y, at, e, "rollouts.%s: %s", p->name, text.over ? "steps: too long" : why.text);
+    }
+    buf_done(&text);
+    return rc;
+}
+
+static enum err_code check_policy_name(const struct conf *y, const struct conf_node *n, struct err *e)
+{
+    if (!name_ok(str_of(n->key))) {
+        return conf_error(y, n, e, "'%s' is no name for a rollout policy: letters, digits, '.', '_' and '-'", n->key);
+    }
+    if (strcmp(n->key, "manual") == 0) {
+        return conf_error(y, n, e, "rollouts.manual: the name is taken by rollouts that a person moves on (--share)");
+    }
+    return ERR_OK;
+}
+
+/* Each policy is the built-in one but for what it says; `default` may be said anew like any other. */
+static enum err_code read_rollouts(struct house_conf *c, const struct conf *y, struct err *e)
+{
+    static const char *const apart[] = {"steps", NULL};
+    const struct conf_node *all = conf_find(y->root, "rollouts");
+
+    if (all && all->kind != CONF_MAP) {
+        return conf_error(y, all, e, "rollouts is a map: NAME: {steps: \"1%%,5%%,25%%\", bake: 10m, …}");
+    }
+    for (const struct conf_node *n = all ? all->child : NULL; n; n = n->next) {
+        const struct conf_node *steps;
+        struct rollout_policy *p;
+
+        if (check_policy_name(y, n, e) != ERR_OK) {
+            return e->code;
+        }
+        if (n->kind != CONF_MAP) {
+            return conf_error(y, n, e, "rollouts.%s is a map: {steps: \"1%%,5%%,25%%\", bake: 10m, …}", n->key);
+        }
+        p = policy_add(c, n->key);
+        steps = conf_find(n, "steps");
+        if (settings_read(policy_settings, n_policy_settings, y, n, apart, p, e) != ERR_OK ||
+            (steps && read_steps(y, steps, p, e) != ERR_OK)) {
+            return e->code;
+        }
+    }
+    return ERR_OK;
+}
+
+static enum err_code read_events(struct house_conf *c, const struct conf *y, struct err *e)
+{
+    const struct conf_node *at = conf_find(y->root, "events");
+
+    if (at && at->kind != CONF_MAP) {
+        return conf_error(y, at, e, "events is a map: {webhook: URL, secret_file: FILE}");
+    }
+    return settings_read(webhook_settings, n_webhook_settings, y, at, NULL, &c->webhook, e);
+}
+
 static enum err_code read_file(struct house_conf *c, const char *path, struct err *e)
 {
     AUTO(conf) y = NULL;
@@ -119,7 +208,7 @@ static enum err_code read_file(struct house_conf *c, const char *path, struct er
         settings_read(settings, COUNT_OF(settings), y, y->root, sections, c, e) != ERR_OK) {
         return e->code;
     }
-    return read_families(c, y, e);
+    return read_families(c, y, e) == ERR_OK && read_rollouts(c, y, e) == ERR_OK ? read_events(c, y, e) : e->code;
 }
 
 static void under_data(struct house_conf *c, const char *data)
@@ -172,7 +261,7 @@ static void override(char **field, const char *value)
 
 static void complete(struct house_conf *c, const char *data)
 {
-    bool have_default = false;
+    bool have_default = false, have_policy = false;
 
     if (data) { /* the option wins over the file's two keys */
         free(c->store);
@@ -185,6 +274,12 @@ static void complete(struct house_conf *c, const char *data)
     }
     if (!have_default) {
         family_add(c, "default");
+    }
+    for (size_t i = 0; i < c->n_policies; i++) {
+        have_policy |= strcmp(c->policies[i].name, "default") == 0;
+    }
+    if (!have_policy) {
+        policy_add(c, "default");
     }
     if (c->threads == 0) {
         long n = sysconf(_SC_NPROCESSORS_ONLN);
@@ -201,6 +296,7 @@ int house_conf_read(struct house_conf *c, int argc, char **argv)
 
     memset(c, 0, sizeof(*c));
     settings_defaults(settings, COUNT_OF(settings), c);
+    settings_defaults(webhook_settings, n_webhook_settings, &c->webhook);
     c->parent_fd = UINT64_MAX;
     if (rc >= 0) {
         return rc;
@@ -221,10 +317,14 @@ int house_conf_read(struct house_conf *c, int argc, char **argv)
 void house_conf_done(struct house_conf *c)
 {
     settings_done(settings, COUNT_OF(settings), c);
+    settings_done(webhook_settings, n_webhook_settings, &c->webhook);
     for (size_t i = 0; i < c->n_families; i++) {
         settings_done(family_settings, n_family_settings, &c->families[i]);
     }
     free(c->families);
     c->families = NULL;
     c->n_families = 0;
+    free(c->policies);
+    c->policies = NULL;
+    c->n_policies = 0;
 }

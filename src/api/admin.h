@@ -9,7 +9,9 @@
 #ifndef WEIR_API_ADMIN_H
 #define WEIR_API_ADMIN_H
 
+#include "api/events.h"
 #include "api/plane.h"
+#include "api/webhook.h"
 
 struct admin_facts {
     char data_url[160], admin_url[160]; /* "http://127.0.0.1:8000" or "unix:/path" */
@@ -20,6 +22,8 @@ struct admin_facts {
     char host_ok[160]; /* the listener's own "host:port" */
     _Atomic uint32_t *data_connections, *admin_connections;
     int (*pid)(const struct engine *g); /* of a worker, 0: it has none (as control_ops.pid) */
+    struct events *events;
+    struct webhook *webhook; /* NULL: there is none */
     /* doctor's table, of all rooms */
     const struct check *checks;
     size_t n_checks;

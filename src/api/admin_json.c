@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Models, rollouts and what is counted about them, as JSON.
+/* Models and what is counted about them, as JSON (rollouts: admin_rollout_json.c).
  *
  * A number that nothing is known about is null, not 0: times without a request, an accuracy without feedback. Times are
  * milliseconds.
@@ -29,20 +29,19 @@ static void put_ratio(struct buf *b, double v)
     json_f64(b, round(v * 1e6) / 1e6);
 }
 
-static void put_count(struct buf *b, const char *key, uint64_t n)
+void json_put_count(struct buf *b, const char *key, uint64_t n)
 {
     json_key(b, key);
     buf_addu(b, n);
 }
 
-static void put_text(struct buf *b, const char *key, const char *z)
+void json_put_text(struct buf *b, const char *key, const char *z)
 {
     json_key(b, key);
     json_strz(b, z);
 }
 
-/* A version's number, null for 0. */
-static void put_version(struct buf *b, const char *key, int64_t number)
+void json_put_version(struct buf *b, const char *key, int64_t number)
 {
     json_key(b, key);
     if (number == 0) {
@@ -50,6 +49,12 @@ static void put_version(struct buf *b, const char *key, int64_t number)
     } else {
         buf_addi(b, number);
     }
+}
+
+void json_put_raw(struct buf *b, const char *key, const char *json)
+{
+    json_key(b, key);
+    buf_addz(b, json ? json : "null");
 }
 
 /* ---- STATS ---- */
@@ -78,7 +83,7 @@ static void put_errors_by(struct buf *b, const struct series_sum *s)
     BUF_LIT(b, "{");
     for (int c = ERR_OK + 1; c < ERR_COUNT_; c++) {
         if (s->by_code[c] > 0 && series_is_error((enum err_code)c)) {
-            put_count(b, err_name((enum err_code)c), s->by_code[c]);
+            json_put_count(b, err_name((enum err_code)c), s->by_code[c]);
         }
     }
     BUF_LIT(b, "}");
@@ -88,15 +93,15 @@ static void put_feedback(struct buf *b, const struct series_sum *s)
 {
     json_key(b, "feedback");
     BUF_LIT(b, "{");
-    put_count(b, "n", s->feedback_n);
-    put_count(b, "correct", s->feedback_correct);
+    json_put_count(b, "n", s->feedback_n);
+    json_put_count(b, "correct", s->feedback_correct);
     json_key(b, "accuracy");
     if (s->feedback_n > 0) {
         put_ratio(b, (double)s->feedback_correct / (double)s->feedback_n);
     } else {
         BUF_LIT(b, "null");
     }
-    put_count(b, "reward_n", s->reward_n);
+    json_put_count(b, "reward_n", s->reward_n);
     json_key(b, "reward_mean");
     if (s->reward_n > 0) {
         put_ratio(b, s->reward_sum / (double)s->reward_n);
@@ -120,8 +125,8 @@ static void put_classes(struct buf *b, const struct series_sum *s)
 
         json_comma(b);
         BUF_LIT(b, "{");
-        put_text(b, "class", s->classes[i].name);
-        put_count(b, "count", n);
+        json_put_text(b, "class", s->classes[i].name);
+        json_put_count(b, "count", n);
         json_key(b, "share");
         put_ratio(b, all ? (double)n / (double)all : 0);
         BUF_LIT(b, "}");
@@ -129,8 +134,8 @@ static void put_classes(struct buf *b, const struct series_sum *s)
     if (s->classes_other > 0) {
         json_comma(b);
         BUF_LIT(b, "{");
-        put_text(b, "class", NULL);
-        put_count(b, "count", s->classes_other);
+        json_put_text(b, "class", NULL);
+        json_put_count(b, "count", s->classes_other);
         BUF_LIT(b, "}");
     }
     BUF_LIT(b, "]");
@@ -138,16 +143,16 @@ static void put_classes(struct buf *b, const struct series_sum *s)
 
 void json_stats(struct buf *b, const struct series_sum *s)
 {
-    put_count(b, "requests", s->requests);
-    put_count(b, "ok", s->ok);
-    put_count(b, "errors", s->errors);
+    json_put_count(b, "requests", s->requests);
+    json_put_count(b, "ok", s->ok);
+    json_put_count(b, "errors", s->errors);
     put_errors_by(b, s);
     json_key(b, "error_rate");
     put_ratio(b, s->requests ? (double)s->errors / (double)s->requests : 0);
-    put_count(b, "client_errors", s->client_errors);
-    put_count(b, "in_flight", s->in_flight);
-    put_count(b, "users", (uint64_t)llround(s->users));
-    put_count(b, "keyless", s->keyless);
+    json_put_count(b, "client_errors", s->client_errors);
+    json_put_count(b, "in_flight", s->in_flight);
+    json_put_count(b, "users", (uint64_t)llround(s->users));
+    json_put_count(b, "keyless", s->keyless);
     put_times(b, "latency_ms", &s->latency);
     put_times(b, "queue_ms", &s->queue);
     put_times(b, "compute_ms", &s->compute);
@@ -187,8 +192,8 @@ static void put_tensors(struct buf *b, const char *key, const struct tensor_info
     for (uint32_t i = 0; i < n; i++) {
         json_comma(b);
         BUF_LIT(b, "{");
-        put_text(b, "name", t[i].name);
-        put_text(b, "datatype", dtype_name((enum dtype)t[i].dtype));
+        json_put_text(b, "name", t[i].name);
+        json_put_text(b, "datatype", dtype_name((enum dtype)t[i].dtype));
         json_key(b, "shape");
         BUF_LIT(b, "[");
         for (unsigned d = 0; d < t[i].rank; d++) {
@@ -220,9 +225,9 @@ static void put_workers(struct buf *b, const struct version *v, const struct adm
         } else {
             BUF_LIT(b, "null");
         }
-        put_text(b, "state", one.state);
-        put_count(b, "restarts", one.deaths);
-        put_text(b, "last_end", one.last_end);
+        json_put_text(b, "state", one.state);
+        json_put_count(b, "restarts", one.deaths);
+        json_put_text(b, "last_end", one.last_end);
         BUF_LIT(b, "}");
     }
     BUF_LIT(b, "]");
@@ -237,14 +242,15 @@ static void put_version_memory(struct buf *b, const struct version *v)
 
     json_key(b, "memory");
     BUF_LIT(b, "{");
-    put_text(b, "residency", c->state == CLAIM_NONE && v->state == VERSION_COLD ? "cold" : claim_state_names[c->state]);
+    json_put_text(b, "residency",
+                  c->state == CLAIM_NONE && v->state == VERSION_COLD ? "cold" : claim_state_names[c->state]);
     json_key(b, "bytes");
     if (c->bytes[BUDGET_HOST] > 0) {
         buf_addu(b, c->bytes[BUDGET_HOST]);
     } else {
         BUF_LIT(b, "null");
     }
-    put_text(b, "basis", c->bytes[BUDGET_HOST] > 0 ? bases[c->basis] : NULL);
+    json_put_text(b, "basis", c->bytes[BUDGET_HOST] > 0 ? bases[c->basis] : NULL);
     json_key(b, "pinned");
     buf_addz(b, v->model->family->pin ? "true" : "false");
     BUF_LIT(b, "}");
@@ -256,14 +262,14 @@ void json_budget(struct buf *b, const struct budget *budget)
     for (unsigned d = 0; d < budget->n_devices; d++) {
         json_comma(b);
         BUF_LIT(b, "{");
-        put_text(b, "device", budget->device[d].name);
+        json_put_text(b, "device", budget->device[d].name);
         json_key(b, "limit");
         if (budget->device[d].limit == BUDGET_NO_LIMIT) {
             BUF_LIT(b, "null");
         } else {
             buf_addu(b, budget->device[d].limit);
         }
-        put_count(b, "used", budget->device[d].used);
+        json_put_count(b, "used", budget->device[d].used);
         BUF_LIT(b, "}");
     }
     BUF_LIT(b, "]");
@@ -275,15 +281,15 @@ static void put_version_members(struct buf *b, const struct version *v, const st
     const struct model_info *info = v->info;
     struct series_sum sum;
 
-    put_version(b, "version", v->row.number);
-    put_text(b, "digest", v->row.digest);
-    put_text(b, "backend", v->row.backend);
-    put_count(b, "bytes", v->row.bytes);
+    json_put_version(b, "version", v->row.number);
+    json_put_text(b, "digest", v->row.digest);
+    json_put_text(b, "backend", v->row.backend);
+    json_put_count(b, "bytes", v->row.bytes);
     json_key(b, "created");
     json_time(b, v->row.created_ms);
-    put_text(b, "state", version_state_names[v->state]);
-    put_text(b, "error", failed && v->why.text[0] ? v->why.text : NULL);
-    put_text(b, "serving", version_serving(v));
+    json_put_text(b, "state", version_state_names[v->state]);
+    json_put_text(b, "error", failed && v->why.text[0] ? v->why.text : NULL);
+    json_put_text(b, "serving", version_serving(v));
     put_version_memory(b, v);
     put_workers(b, v, f);
     put_tensors(b, "inputs", info ? info->in : NULL, info ? info->n_in : 0);
@@ -305,12 +311,12 @@ static void put_version_members(struct buf *b, const struct version *v, const st
 void json_model(struct buf *b, const struct model *m, const struct admin_facts *f)
 {
     BUF_LIT(b, "{");
-    put_text(b, "name", m->row.name);
-    put_text(b, "family", m->row.family);
-    put_text(b, "place", place_name(m));
-    put_count(b, "instances", m->family->place == PLACE_INLINE ? 1 : m->family->instances);
-    put_version(b, "stable", m->row.stable);
-    put_version(b, "previous", m->row.previous);
+    json_put_text(b, "name", m->row.name);
+    json_put_text(b, "family", m->row.family);
+    json_put_text(b, "place", place_name(m));
+    json_put_count(b, "instances", m->family->place == PLACE_INLINE ? 1 : m->family->instances);
+    json_put_version(b, "stable", m->row.stable);
+    json_put_version(b, "previous", m->row.previous);
     json_key(b, "versions");
     BUF_LIT(b, "[");
     for (size_t i = 0; i < m->n_versions; i++) {
@@ -321,90 +327,10 @@ void json_model(struct buf *b, const struct model *m, const struct admin_facts *
     }
     BUF_LIT(b, "]");
     json_key(b, "rollout");
-    if (rollout_running(m)) {
+    if (rollout_live(m)) {
         json_rollout(b, m);
     } else {
         BUF_LIT(b, "null");
-    }
-    BUF_LIT(b, "}");
-}
-
-/* ---- ROLLOUT ---- */
-
-int64_t counting_since(const struct model *m)
-{
-    int64_t since = m->canary_series ? series_since_ms(m->canary_series) : m->rollout.started_ms;
-
-    return since - m->rollout.started_ms < 1000 ? m->rollout.started_ms : since;
-}
-
-void json_rollout(struct buf *b, const struct model *m)
-{
-    const struct rollout_row *r = &m->rollout;
-    bool running = rollout_running(m);
-
-    if (!r->id[0]) {
-        BUF_LIT(b, "null");
-        return;
-    }
-    BUF_LIT(b, "{");
-    put_text(b, "id", r->id);
-    put_text(b, "state", rollout_state_names[r->state]);
-    put_version(b, "stable", r->stable);
-    put_version(b, "canary", r->canary);
-    put_count(b, "share_bp", (uint64_t)r->share_bp);
-    json_key(b, "started");
-    json_time(b, r->started_ms);
-    json_key(b, "ended");
-    json_time(b, r->ended_ms);
-    put_text(b, "reason", r->reason);
-    json_key(b, "counting_since");
-    json_time(b, running ? counting_since(m) : 0);
-    BUF_LIT(b, "}");
-}
-
-static void put_arm(struct buf *b, enum arm arm, int64_t version, int64_t share_bp, const struct series *s)
-{
-    struct series_sum sum = {0};
-
-    if (s) {
-        series_sum(s, &sum);
-    }
-    json_comma(b);
-    BUF_LIT(b, "{");
-    put_text(b, "arm", arm_names[arm]);
-    put_version(b, "version", version);
-    put_count(b, "share_bp", (uint64_t)share_bp);
-    json_stats(b, &sum);
-    BUF_LIT(b, "}");
-    series_sum_done(&sum);
-}
-
-void admin_arms_json(struct buf *b, const struct model *m)
-{
-    const struct rollout_row *r = &m->rollout;
-
-    BUF_LIT(b, "[");
-    if (r->id[0]) {
-        put_arm(b, ARM_STABLE, r->stable, 10000 - r->share_bp, m->stable_series);
-        put_arm(b, ARM_CANARY, r->canary, r->share_bp, m->canary_series);
-    }
-    BUF_LIT(b, "]");
-}
-
-void json_rollout_reply(struct buf *b, const struct model *m)
-{
-    BUF_LIT(b, "{");
-    put_text(b, "model", m->row.name);
-    json_key(b, "rollout");
-    json_rollout(b, m);
-    json_key(b, "arms");
-    if (rollout_running(m)) {
-        admin_arms_json(b, m);
-    } else if (m->evidence) { /* as it was when the rollout ended */
-        buf_addz(b, m->evidence);
-    } else {
-        BUF_LIT(b, "[]");
     }
     BUF_LIT(b, "}");
 }

@@ -10,7 +10,7 @@
 #include "base/json.h"
 
 #define HISTORY_MAX 1000
-#define HISTORY_BYTES (8u << 20)
+#define HISTORY_BYTES (32u << 20)
 #define SAMPLES_BYTES (16u << 20)
 
 void admin_list_models(struct request *r)
@@ -95,6 +95,22 @@ void admin_register(struct request *r)
 
 /* ---- history ---- */
 
+static void put_history(struct buf *b, const struct history_row *h)
+{
+    BUF_LIT(b, "{");
+    json_put_count(b, "seq", (uint64_t)h->seq);
+    json_key(b, "at");
+    json_time(b, h->at_ms);
+    json_put_text(b, "model", h->model);
+    json_put_version(b, "version", h->version);
+    json_put_text(b, "kind", h->kind);
+    json_put_text(b, "actor", h->actor);
+    json_put_text(b, "text", h->text);
+    json_put_raw(b, "serving", h->serving);
+    json_put_raw(b, "evidence", h->evidence);
+    BUF_LIT(b, "}");
+}
+
 static void read_history(struct store *s, struct disk_job *j)
 {
     struct history_row *rows;
@@ -107,24 +123,30 @@ static void read_history(struct store *s, struct disk_job *j)
     BUF_LIT(&j->out, "{\"history\":[");
     for (size_t i = 0; i < n; i++) {
         json_comma(&j->out);
-        buf_addf(&j->out, "{\"seq\":%lld,\"at\":", (long long)rows[i].seq);
-        json_time(&j->out, rows[i].at_ms);
-        BUF_LIT(&j->out, ",\"model\":");
-        json_strz(&j->out, rows[i].model);
-        if (rows[i].version > 0) {
-            buf_addf(&j->out, ",\"version\":%lld,\"kind\":", (long long)rows[i].version);
-        } else {
-            BUF_LIT(&j->out, ",\"version\":null,\"kind\":");
-        }
-        json_strz(&j->out, rows[i].kind);
-        BUF_LIT(&j->out, ",\"actor\":");
-        json_strz(&j->out, rows[i].actor);
-        BUF_LIT(&j->out, ",\"text\":");
-        json_strz(&j->out, rows[i].text);
-        BUF_LIT(&j->out, "}");
+        put_history(&j->out, &rows[i]);
     }
     BUF_LIT(&j->out, "]}");
-    free(rows);
+    history_done(rows, n);
+}
+
+/* Who served at a time, and the line of history that says so. */
+static void read_serving(struct store *s, struct disk_job *j)
+{
+    struct history_row *row;
+
+    if (store_serving_at(s, j->model, j->before, &row, &j->err) != ERR_OK) {
+        return;
+    }
+    j->err.code = ERR_OK;
+    BUF_LIT(&j->out, "{");
+    json_put_text(&j->out, "model", j->model);
+    json_key(&j->out, "at");
+    json_time(&j->out, j->before);
+    json_put_raw(&j->out, "serving", row->serving);
+    json_key(&j->out, "since");
+    put_history(&j->out, row);
+    BUF_LIT(&j->out, "}");
+    history_done(row, 1);
 }
 
 static void answer_history(struct request *r, struct disk_job *j)
@@ -136,26 +158,45 @@ static void answer_history(struct request *r, struct disk_job *j)
     }
 }
 
+/* ?limit=N&before=SEQ, or ?at=TIME. */
+static enum err_code read_history_query(struct request *r, struct disk_job *j, struct err *e)
+{
+    struct parameter q[] = {{.name = "limit"}, {.name = "before"}, {.name = "at"}};
+    uint64_t limit = 50, before = 0;
+
+    if (read_query(r->x, q, COUNT_OF(q), e) != ERR_OK || read_number(&q[0], 1, HISTORY_MAX, &limit, e) != ERR_OK ||
+        read_number(&q[1], 1, INT64_MAX, &before, e) != ERR_OK) {
+        return e->code;
+    }
+    j->limit = limit;
+    j->before = (int64_t)before;
+    j->work = read_history;
+    if (!q[2].value.p) {
+        return ERR_OK;
+    }
+    if (q[0].value.p || q[1].value.p) {
+        return err_set(e, ERR_INVALID, "'at' in the query goes without 'limit' and 'before': it asks for one moment");
+    }
+    j->work = read_serving;
+    return read_time(q[2].value, &j->before, e);
+}
+
 void admin_history(struct request *r)
 {
-    struct parameter q[] = {{.name = "limit"}, {.name = "before"}};
-    uint64_t limit = 50, before = 0;
-    struct err e;
     const struct model *m = read_model(r);
+    struct disk_job *j;
+    struct err e;
 
     if (!m) {
         return;
     }
-    if (read_query(r->x, q, COUNT_OF(q), &e) != ERR_OK || read_number(&q[0], 1, HISTORY_MAX, &limit, &e) != ERR_OK ||
-        read_number(&q[1], 1, INT64_MAX, &before, &e) != ERR_OK) {
+    j = disk_job_new(HISTORY_BYTES);
+    if (read_history_query(r, j, &e) != ERR_OK) {
         reply_err(r, &e);
+        free(j);
         return;
     }
-    struct disk_job *j = disk_job_new(HISTORY_BYTES);
     snprintf(j->model, sizeof(j->model), "%s", m->row.name);
-    j->limit = limit;
-    j->before = (int64_t)before;
-    j->work = read_history;
     j->answer = answer_history;
     disk_job_post(j, r);
 }

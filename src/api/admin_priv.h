@@ -46,7 +46,8 @@ struct disk_job {
     int64_t before;
     size_t limit;
     struct push_spec push;
-    char *family, *root, *path; /* heap; may be NULL */
+    struct rollout_policy policy; /* of push, where it has one */
+    char *family, *root, *path;   /* heap; may be NULL */
 };
 struct disk_job *disk_job_new(size_t out_max);
 void disk_job_post(struct disk_job *j, struct request *r);
@@ -68,14 +69,21 @@ enum err_code read_number(const struct parameter *p, uint64_t least, uint64_t mo
                           struct err *e) MUST_USE;
 /* "5%", "0.25 %" → basis points, at most 100%. */
 enum err_code read_share(struct str s, uint32_t *bp, struct err *e) MUST_USE;
+/* "2026-11-23T21:40:31Z", with a fraction or an offset (+01:00) if need be, or milliseconds since 1970. */
+enum err_code read_time(struct str s, int64_t *wall_ms, struct err *e) MUST_USE;
+/* What a rollout was ordered with: a share (then it is a manual one), or a policy's name, its steps or both; p ==
+ * NULL: not said. A policy without a name is the one called default. */
+enum err_code read_policy(struct control *c, struct str share, struct str name, struct str steps,
+                          struct rollout_policy *out, struct err *e) MUST_USE;
 
 /* A member of a JSON body. */
 struct member {
     const char *name;
-    bool number; /* a whole number, else a string */
+    bool number; /* a whole number, */
+    bool flag;   /* true or false, else a string */
     bool given;
     struct str text; /* lies in the document */
-    uint64_t value;
+    uint64_t value;  /* of a flag: 1 or 0 */
 };
 /* Reads the body as an object of (some of) these members; an empty body is an empty object, null is as if absent. *doc
  * is the caller's (yyjson_doc_free), also NULL. */
@@ -83,12 +91,22 @@ enum err_code read_body(const struct request *r, struct member *m, size_t n, yyj
 
 /* ---- JSON (admin_json.c); all append a value ---- */
 void json_time(struct buf *b, int64_t wall_ms); /* RFC 3339; 0 is null */
+void json_put_count(struct buf *b, const char *key, uint64_t n);
+void json_put_text(struct buf *b, const char *key, const char *z);     /* NULL writes null */
+void json_put_version(struct buf *b, const char *key, int64_t number); /* null for 0 */
+/* A text that is JSON already; NULL writes null. */
+void json_put_raw(struct buf *b, const char *key, const char *json);
 /* The members of STATS, without braces: a comma is put before them where one is needed. */
 void json_stats(struct buf *b, const struct series_sum *s);
 void json_model(struct buf *b, const struct model *m, const struct admin_facts *f);
-void json_budget(struct buf *b, const struct budget *budget);  /* [{"device","limit","used"}]; limit null: none known */
+void json_budget(struct buf *b, const struct budget *budget); /* [{"device","limit","used"}]; limit null: none known */
+
+/* ---- rollouts as JSON (admin_rollout_json.c) ---- */
 void json_rollout(struct buf *b, const struct model *m);       /* null if it never had one */
 void json_rollout_reply(struct buf *b, const struct model *m); /* {"model","rollout","arms"} */
+bool rollout_live(const struct model *m);                      /* it runs or soaks */
+/* What it waits for, in a sentence; "" once it has ended. */
+void rollout_waits(const struct model *m, char *text, size_t cap);
 /* When the arms of the running rollout began to count: its start, or later if the server was started again in between
  * (less than a second is the time between the row's time and its being durable). */
 int64_t counting_since(const struct model *m);
@@ -113,6 +131,8 @@ void admin_list_models(struct request *r);
 void admin_show_model(struct request *r);
 void admin_register(struct request *r);
 void admin_history(struct request *r);
+void admin_events(struct request *r);
+void admin_deliveries(struct request *r);
 void admin_samples(struct request *r);
 extern const struct api_stages admin_push;
 void admin_show_rollout(struct request *r);

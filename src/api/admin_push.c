@@ -44,6 +44,7 @@ static void reply_pushed(struct request *r, const struct push_result *res)
     }
     BUF_LIT(b, ",\"rollout\":");
     json_strz(b, canary ? m->rollout.id : NULL);
+    json_put_text(b, "policy", canary && m->policy.n_steps > 0 ? m->policy.name : NULL);
     buf_addf(b, ",\"load_ms\":%.3f}", res->load_ms);
     http_reply_end(r->x);
 }
@@ -146,6 +147,7 @@ static void import_path(struct request *r, struct disk_job *j)
     }
     j->push.model = str_of(j->model);
     j->push.family = str_of(j->family);
+    j->push.rollout = j->push.rollout ? &j->policy : NULL;
     u = pushing_begin(r, &j->push);
     if (u) {
         pushing_finish(u, j->path);
@@ -166,29 +168,51 @@ static bool is_json(const struct http_ex *x)
     return str_eq_nocase(type, STR("application/json"));
 }
 
-/* What the query says: ?version=N&canary=5%25&family=F */
-static enum err_code read_spec(struct request *r, struct push_spec *spec, struct err *e)
-{
-    struct parameter q[] = {{.name = "version"}, {.name = "canary"}, {.name = "family"}};
-    uint64_t number = 0;
-    uint32_t share;
+enum { VERSION, CANARY, ROLLOUT, STEPS, RETRY, FAMILY, PARAMETERS };
 
-    *spec = (struct push_spec){.model = r->arg[0], .canary_bp = -1, .actor = ADMIN_ACTOR, .raw = true};
-    if (read_query(r->x, q, COUNT_OF(q), e) != ERR_OK || read_number(&q[0], 1, INT32_MAX, &number, e) != ERR_OK) {
+/* canary=5%25, or rollout=POLICY, steps=1%25,5%25 or both; retry=on. *policy is what spec->rollout points to then. */
+static enum err_code read_rollout(struct request *r, const struct parameter *q, struct push_spec *spec,
+                                  struct rollout_policy *policy, struct err *e)
+{
+    struct str retry = q[RETRY].value;
+    bool wanted = q[CANARY].value.p || q[ROLLOUT].value.p || q[STEPS].value.p;
+
+    if (retry.p && !wanted) {
+        return err_set(e, ERR_INVALID, "'retry' in the query goes with canary, rollout or steps");
+    }
+    if (retry.p && !str_is(retry, "on") && !str_is(retry, "off")) {
+        return err_set(e, ERR_INVALID, "'retry=%.*s' in the query must be on or off", (int)MIN(retry.n, (size_t)40),
+                       retry.p);
+    }
+    spec->retry = str_is(retry, "on");
+    if (!wanted) {
+        return ERR_OK;
+    }
+    spec->rollout = policy;
+    return read_policy(r->plane->control, q[CANARY].value, q[ROLLOUT].value, q[STEPS].value, policy, e);
+}
+
+/* What the query says: ?version=N&family=F and what read_rollout takes. */
+static enum err_code read_spec(struct request *r, struct push_spec *spec, struct rollout_policy *policy, struct err *e)
+{
+    struct parameter q[PARAMETERS] = {
+        [VERSION] = {.name = "version"}, [CANARY] = {.name = "canary"}, [ROLLOUT] = {.name = "rollout"},
+        [STEPS] = {.name = "steps"},     [RETRY] = {.name = "retry"},   [FAMILY] = {.name = "family"}};
+    struct str family;
+    uint64_t number = 0;
+
+    *spec = (struct push_spec){.model = r->arg[0], .actor = ADMIN_ACTOR, .raw = true};
+    if (read_query(r->x, q, PARAMETERS, e) != ERR_OK || read_number(&q[VERSION], 1, INT32_MAX, &number, e) != ERR_OK ||
+        read_rollout(r, q, spec, policy, e) != ERR_OK) {
         return e->code;
     }
     spec->number = (int64_t)number;
-    if (q[1].value.p) {
-        if (read_share(q[1].value, &share, e) != ERR_OK) {
-            return e->code;
-        }
-        spec->canary_bp = share;
+    family = q[FAMILY].value;
+    if (family.p && !name_ok(family)) {
+        return err_set(e, ERR_INVALID, "'family=%.*s' in the query is not a name", (int)MIN(family.n, (size_t)100),
+                       family.p);
     }
-    if (q[2].value.p && !name_ok(q[2].value)) {
-        return err_set(e, ERR_INVALID, "'family=%.*s' in the query is not a name", (int)MIN(q[2].value.n, (size_t)100),
-                       q[2].value.p);
-    }
-    spec->family = q[2].value;
+    spec->family = family;
     return ERR_OK;
 }
 
@@ -219,10 +243,11 @@ static enum err_code read_manifest_length(const struct http_ex *x, struct push_s
 
 static void push_headers(struct request *r)
 {
+    struct rollout_policy policy;
     struct push_spec spec;
     struct err e;
 
-    if (read_spec(r, &spec, &e) != ERR_OK || read_manifest_length(r->x, &spec, &e) != ERR_OK) {
+    if (read_spec(r, &spec, &policy, &e) != ERR_OK || read_manifest_length(r->x, &spec, &e) != ERR_OK) {
         reply_err(r, &e);
     } else if (r->x->length == 0) {
         err_set(&e, ERR_INVALID,
@@ -266,11 +291,12 @@ static void begin_import(struct request *r)
 {
     const char *root = control_import_root(r->plane->control);
     struct member m[] = {{.name = "path"}};
+    struct rollout_policy policy;
     struct push_spec spec;
     struct err e;
     yyjson_doc *doc = NULL;
 
-    if (read_body(r, m, COUNT_OF(m), &doc, &e) != ERR_OK || read_spec(r, &spec, &e) != ERR_OK) {
+    if (read_body(r, m, COUNT_OF(m), &doc, &e) != ERR_OK || read_spec(r, &spec, &policy, &e) != ERR_OK) {
         reply_err(r, &e);
     } else if (!m[0].given || m[0].text.n == 0 || m[0].text.p[0] != '/' || memchr(m[0].text.p, 0, m[0].text.n)) {
         err_set(&e, ERR_INVALID, "\"path\" must be an absolute path on the server's machine");
@@ -283,6 +309,9 @@ static void begin_import(struct request *r)
         struct disk_job *j = disk_job_new(0);
 
         j->push = spec;
+        if (spec.rollout) { /* which is gone when the path is resolved */
+            j->policy = policy;
+        }
         j->root = xstrdup(root);
         j->path = xstrndup(m[0].text.p, m[0].text.n);
         j->family = spec.family.p ? xstrndup(spec.family.p, spec.family.n) : NULL;

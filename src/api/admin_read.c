@@ -3,6 +3,8 @@
  * "?canry=5%25" does not go to all users.
  *
  * Thread: control's loop. */
+#include <time.h>
+
 #include "api/admin_priv.h"
 #include "base/buf.h"
 
@@ -115,6 +117,129 @@ enum err_code read_share(struct str s, uint32_t *bp, struct err *e)
     return ERR_OK;
 }
 
+/* ---- times ---- */
+
+/* n digits from p as a number; false if one is none. */
+static bool digits(const char *p, size_t n, unsigned *out)
+{
+    *out = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (p[i] < '0' || p[i] > '9') {
+            return false;
+        }
+        *out = *out * 10 + (unsigned)(p[i] - '0');
+    }
+    return true;
+}
+
+/* "Z", "+01:00", "-0530": minutes east of Greenwich. */
+static bool offset_of(struct str s, int *minutes)
+{
+    unsigned h, m;
+
+    *minutes = 0;
+    if (s.n == 1 && (s.p[0] == 'Z' || s.p[0] == 'z')) {
+        return true;
+    }
+    if (s.n < 5 || (s.p[0] != '+' && s.p[0] != '-') || !digits(s.p + 1, 2, &h) || (s.n == 6 && s.p[3] != ':') ||
+        s.n > 6 || !digits(s.p + s.n - 2, 2, &m) || h > 23 || m > 59) {
+        return false;
+    }
+    *minutes = (int)(h * 60 + m) * (s.p[0] == '-' ? -1 : 1);
+    return true;
+}
+
+/* RFC 3339. */
+static bool moment(struct str s, int64_t *wall_ms)
+{
+    static const char shape[] = "0000-00-00T00:00:00";
+    unsigned part[6];
+    size_t at = sizeof(shape) - 1, scale = 100;
+    int east;
+
+    if (s.n <= at || !digits(s.p, 4, &part[0])) {
+        return false;
+    }
+    for (size_t i = 4, k = 1; i < at; i += 3, k++) {
+        if ((s.p[i] != shape[i] && !(i == 10 && (s.p[i] == 't' || s.p[i] == ' '))) ||
+            !digits(s.p + i + 1, 2, &part[k])) {
+            return false;
+        }
+    }
+    struct tm t = {.tm_year = (int)part[0] - 1900,
+                   .tm_mon = (int)part[1] - 1,
+                   .tm_mday = (int)part[2],
+                   .tm_hour = (int)part[3],
+                   .tm_min = (int)part[4],
+                   .tm_sec = (int)part[5]};
+    struct tm same = t;
+    time_t seconds = timegm(&same);
+    if (part[0] < 1970 || same.tm_mon != t.tm_mon || same.tm_mday != t.tm_mday || part[3] > 23 || part[4] > 59 ||
+        part[5] > 59) {
+        return false;
+    }
+    *wall_ms = (int64_t)seconds * 1000;
+    if (s.p[at] == '.') {
+        size_t from = ++at;
+
+        for (; at < s.n && s.p[at] >= '0' && s.p[at] <= '9'; at++, scale /= 10) {
+            *wall_ms += (int64_t)scale * (s.p[at] - '0');
+        }
+        if (at == from) {
+            return false;
+        }
+    }
+    if (!offset_of((struct str){s.p + at, s.n - at}, &east)) {
+        return false;
+    }
+    *wall_ms -= (int64_t)east * 60000;
+    return *wall_ms > 0;
+}
+
+enum err_code read_time(struct str s, int64_t *wall_ms, struct err *e)
+{
+    uint64_t ms;
+
+    if (s.n > 0 && str_u64(s, &ms) && ms > 0 && ms <= INT64_MAX / 1000000) {
+        *wall_ms = (int64_t)ms;
+        return ERR_OK;
+    }
+    if (!moment(s, wall_ms)) {
+        return err_set(e, ERR_INVALID,
+                       "'%.*s' is no time: it is written like 2026-11-23T21:40:31Z, or in milliseconds since 1970",
+                       (int)MIN(s.n, (size_t)40), s.p ? s.p : "");
+    }
+    return ERR_OK;
+}
+
+/* ---- policies ---- */
+
+enum err_code read_policy(struct control *c, struct str share, struct str name, struct str steps,
+                          struct rollout_policy *out, struct err *e)
+{
+    const struct rollout_policy *p;
+    uint32_t bp;
+
+    if (share.p) {
+        if (name.p || steps.p) {
+            return err_set(e, ERR_INVALID,
+                           "a share is for a rollout that a person moves on: it goes without a policy "
+                           "and without steps");
+        }
+        if (read_share(share, &bp, e) != ERR_OK) {
+            return e->code;
+        }
+        policy_manual(out, bp);
+        return ERR_OK;
+    }
+    p = control_policy(c, name.p ? name : STR("default"), e);
+    if (!p) {
+        return e->code;
+    }
+    *out = *p;
+    return steps.p ? policy_steps(out, steps, e) : ERR_OK;
+}
+
 /* ---- JSON bodies ---- */
 
 static enum err_code take_member(struct member *m, size_t n, yyjson_val *key, yyjson_val *v, struct err *e)
@@ -134,12 +259,17 @@ static enum err_code take_member(struct member *m, size_t n, yyjson_val *key, yy
     if (yyjson_is_null(v)) {
         return ERR_OK;
     }
-    if (m[i].number ? !yyjson_is_uint(v) : !yyjson_is_str(v)) {
-        return err_set(e, ERR_INVALID, "\"%s\" must be a %s", name, m[i].number ? "whole number" : "string");
+    if (m[i].number ? !yyjson_is_uint(v) : m[i].flag ? !yyjson_is_bool(v) : !yyjson_is_str(v)) {
+        return err_set(e, ERR_INVALID, "\"%s\" must be %s", name,
+                       m[i].number ? "a whole number"
+                       : m[i].flag ? "true or false"
+                                   : "a string");
     }
     m[i].given = true;
     if (m[i].number) {
         m[i].value = yyjson_get_uint(v);
+    } else if (m[i].flag) {
+        m[i].value = yyjson_get_bool(v);
     } else {
         m[i].text = (struct str){yyjson_get_str(v), yyjson_get_len(v)};
     }

@@ -30,8 +30,8 @@ void admin_show_rollout(struct request *r)
         return;
     }
     if (!m->rollout.id[0]) {
-        err_set(&e, ERR_NOT_FOUND, "'%s' has had no rollout yet: weir push %s PATH --canary 5%%", m->row.name,
-                m->row.name);
+        err_set(&e, ERR_NOT_FOUND, "'%s' has had no rollout yet: weir push %s PATH --canary 5%%, or --rollout default",
+                m->row.name, m->row.name);
         reply_err(r, &e);
         return;
     }
@@ -64,25 +64,47 @@ static void aborted(void *ctx, const struct rollback_result *res, const struct e
 
 /* ---- POST …/rollout ---- */
 
-enum { ACTION, VERSION, SHARE, MEMBERS };
+enum { ACTION, VERSION, SHARE, POLICY, STEPS, RETRY, MEMBERS };
 
 struct order { /* what was asked for, checked */
     struct request *r;
     const struct model *model;
     int64_t version; /* 0: not said */
     uint32_t share_bp;
+    struct rollout_policy policy;
+    bool retry;
 };
 
 static void do_start(const struct order *o)
 {
-    control_rollout_start(o->r->plane->control, str_of(o->model->row.name), o->version, o->share_bp, ADMIN_ACTOR,
-                          released, release_new(o->r, o->model));
+    control_rollout_start(o->r->plane->control, str_of(o->model->row.name), o->version, &o->policy, o->retry,
+                          ADMIN_ACTOR, released, release_new(o->r, o->model));
+}
+
+static void send_event(const struct order *o, enum rollout_event_kind kind)
+{
+    control_rollout_event(o->r->plane->control, str_of(o->model->row.name), kind, o->share_bp, ADMIN_ACTOR, released,
+                          release_new(o->r, o->model));
 }
 
 static void do_set(const struct order *o)
 {
-    control_rollout_share(o->r->plane->control, str_of(o->model->row.name), o->share_bp, ADMIN_ACTOR, released,
-                          release_new(o->r, o->model));
+    send_event(o, EVENT_SET);
+}
+
+static void do_pause(const struct order *o)
+{
+    send_event(o, EVENT_PAUSE);
+}
+
+static void do_resume(const struct order *o)
+{
+    send_event(o, EVENT_RESUME);
+}
+
+static void do_skip(const struct order *o)
+{
+    send_event(o, EVENT_SKIP);
 }
 
 static void do_promote(const struct order *o)
@@ -101,38 +123,51 @@ static void do_abort(const struct order *o)
 enum need { NO, MAY, MUST };
 static const struct action {
     const char *name;
-    enum need version, share;
-    void (*run)(const struct order *o); /* NULL: not part of this server yet */
+    enum need need[MEMBERS];
+    void (*run)(const struct order *o);
 } actions[] = {
-    {"start", MUST, MUST, do_start}, {"set", NO, MUST, do_set}, {"promote", MAY, NO, do_promote},
-    {"abort", NO, NO, do_abort},     {"pause", MAY, MAY, NULL}, {"resume", MAY, MAY, NULL},
-    {"skip", MAY, MAY, NULL},
+    {"start", {MUST, MUST, MAY, MAY, MAY, MAY}, do_start},
+    {"set", {[ACTION] = MUST, [SHARE] = MUST}, do_set},
+    {"pause", {MUST}, do_pause},
+    {"resume", {MUST}, do_resume},
+    {"skip", {MUST}, do_skip},
+    {"promote", {[ACTION] = MUST, [VERSION] = MAY}, do_promote},
+    {"abort", {MUST}, do_abort},
 };
 
 static const struct action *find_action(const struct member *m, struct err *e)
 {
     for (size_t i = 0; m->given && i < COUNT_OF(actions); i++) {
         if (str_is(m->text, actions[i].name)) {
-            if (!actions[i].run) {
-                err_set(e, ERR_UNIMPLEMENTED, "the action '%s' is not part of this server yet", actions[i].name);
-            }
-            return actions[i].run ? &actions[i] : NULL;
+            return &actions[i];
         }
     }
-    err_set(e, ERR_INVALID, "\"action\" must be start, set, promote or abort, not '%.*s'",
+    err_set(e, ERR_INVALID, "\"action\" must be start, set, pause, resume, skip, promote or abort, not '%.*s'",
             (int)MIN(m->text.n, (size_t)40), m->given ? m->text.p : "");
     return NULL;
 }
 
-static enum err_code check_need(const struct action *a, enum need need, const struct member *m, struct err *e)
+static enum err_code check_needs(const struct action *a, const struct member *m, struct err *e)
 {
-    if (need == MUST && !m->given) {
-        return err_set(e, ERR_INVALID, "the action '%s' needs \"%s\"", a->name, m->name);
-    }
-    if (need == NO && m->given) {
-        return err_set(e, ERR_INVALID, "the action '%s' takes no \"%s\"", a->name, m->name);
+    for (size_t i = 0; i < MEMBERS; i++) {
+        if (a->need[i] == MUST && !m[i].given) {
+            return err_set(e, ERR_INVALID, "the action '%s' needs \"%s\"", a->name, m[i].name);
+        }
+        if (a->need[i] == NO && m[i].given) {
+            return err_set(e, ERR_INVALID, "the action '%s' takes no \"%s\"", a->name, m[i].name);
+        }
     }
     return ERR_OK;
+}
+
+static enum err_code read_start(const struct member *m, struct order *o, struct err *e)
+{
+    if (!m[SHARE].given && !m[POLICY].given && !m[STEPS].given) {
+        return err_set(e, ERR_INVALID,
+                       "the action 'start' needs \"share\" (a person moves it on) or \"policy\" or \"steps\" (it "
+                       "goes on by itself)");
+    }
+    return read_policy(o->r->plane->control, m[SHARE].text, m[POLICY].text, m[STEPS].text, &o->policy, e);
 }
 
 /* NULL: *e says why. */
@@ -140,7 +175,7 @@ static const struct action *read_order(const struct member *m, struct order *o, 
 {
     const struct action *a = find_action(&m[ACTION], e);
 
-    if (!a || check_need(a, a->version, &m[VERSION], e) != ERR_OK || check_need(a, a->share, &m[SHARE], e) != ERR_OK) {
+    if (!a || check_needs(a, m, e) != ERR_OK) {
         return NULL;
     }
     if (m[VERSION].given && (m[VERSION].value == 0 || m[VERSION].value > INT32_MAX)) {
@@ -148,6 +183,10 @@ static const struct action *read_order(const struct member *m, struct order *o, 
         return NULL;
     }
     o->version = (int64_t)m[VERSION].value;
+    o->retry = m[RETRY].value != 0;
+    if (a->run == do_start) {
+        return read_start(m, o, e) == ERR_OK ? a : NULL;
+    }
     if (m[SHARE].given && read_share(m[SHARE].text, &o->share_bp, e) != ERR_OK) {
         return NULL;
     }
@@ -156,7 +195,9 @@ static const struct action *read_order(const struct member *m, struct order *o, 
 
 void admin_change_rollout(struct request *r)
 {
-    struct member m[MEMBERS] = {{.name = "action"}, {.name = "version", .number = true}, {.name = "share"}};
+    struct member m[MEMBERS] = {[ACTION] = {.name = "action"}, [VERSION] = {.name = "version", .number = true},
+                                [SHARE] = {.name = "share"},   [POLICY] = {.name = "policy"},
+                                [STEPS] = {.name = "steps"},   [RETRY] = {.name = "retry", .flag = true}};
     struct order o = {.r = r, .model = read_model(r)};
     const struct action *a = NULL;
     yyjson_doc *doc = NULL;

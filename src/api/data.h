@@ -28,6 +28,12 @@ void infer_finished(struct request *r);
 /* {version} of a path as a number: 0 when the route has none. ERR_NOT_FOUND "version 'x' is not a number". */
 enum err_code version_arg(const struct request *r, int64_t *out, struct err *e) MUST_USE;
 
+/* ---- watch.c ---- */
+/* The requests of rollouts that are open for too long are looked for from now on, four times a second, as long as a
+ * rollout runs. This plane's thread. */
+void judge_watch(struct plane *p);
+void judge_unwatch(struct plane *p); /* before its loop goes */
+
 /* ---- park.c ---- */
 /* Has a request wait for the cold version that was picked, and control load it. done() comes once: ERR_OK, pick again;
  * ERR_UNAVAILABLE with the reason; ERR_TIMEOUT at deadline_us. Never from inside the call; unpark, for a request that

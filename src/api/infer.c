@@ -15,6 +15,7 @@
 
 #include "api/data.h"
 #include "api/oip.h"
+#include "api/outputs.h"
 #include "base/clock.h"
 #include "base/conf.h"
 #include "base/hash.h"
@@ -45,7 +46,10 @@ struct infer_state {
     bool class_given; /* by a header: it stands whatever the JSON says */
     uint64_t block, block_bytes;
     uint64_t timeout_us;
-    struct parked *parked; /* it waits for its version to be loaded; NULL: it does not */
+    struct parked *parked;          /* it waits for its version to be loaded; NULL: it does not */
+    struct tally_mark mark;         /* for the judge; tally NULL: it takes no part */
+    const struct model_info *sound; /* what its outputs are held against: the stable version's; NULL: nothing */
+    bool invalid;                   /* its answer is not */
     bool spoiled; /* its canary died with it and another version answered: an error of the canary all the same */
 };
 
@@ -83,6 +87,22 @@ static uint64_t elapsed_ns(const struct infer_state *s)
     return now > s->r->x->t_start ? (now - s->r->x->t_start) * 1000 : 1000;
 }
 
+/* The client's own errors, and a client that left, tell nothing about the version. Without a run it is not slow. */
+static void judge_end(struct infer_state *s, enum err_code code, uint64_t compute_ns)
+{
+    bool error = series_is_error(code);
+
+    if (!s->mark.tally) {
+        return;
+    }
+    if (code == ERR_OK || error) {
+        tally_end(&s->mark, shard_of(s), (error ? TALLY_ERROR : 0u) | (s->invalid ? TALLY_INVALID : 0u),
+                  s->mark.start_us + compute_ns / 1000);
+    } else {
+        tally_drop(&s->mark, shard_of(s));
+    }
+}
+
 static void count_end(struct infer_state *s, enum err_code code, uint64_t queue_ns, uint64_t compute_ns)
 {
     uint64_t latency_ns = elapsed_ns(s);
@@ -95,6 +115,8 @@ static void count_end(struct infer_state *s, enum err_code code, uint64_t queue_
     code = s->spoiled && code == ERR_OK ? ERR_UNAVAILABLE : code;
     bad = series_is_error(code);
     series_end(s->series, shard_of(s), code, latency_ns, queue_ns, compute_ns);
+    judge_end(s, code, compute_ns);
+    bad |= s->invalid;
     if (log_wants(LOG_DEBUG)) { /* the raw events behind the counters */
         log_debug("api",
                   "answered model=" STR_FMT " version=%lld arm=%s id=\"" STR_FMT
@@ -182,6 +204,22 @@ static enum err_code admit(struct infer_state *s, struct sched *to, uint64_t byt
     return sched_admit(to, &ask, &s->wait_us, e);
 }
 
+/* Who takes part in a rollout is counted by the judge from here on, whatever happens to it. */
+static void judge_begin(struct infer_state *s, const struct pick *p)
+{
+    const struct route *t = p->route;
+    unsigned arm = s->arm == ARM_CANARY || t->soaking ? JUDGE_CANARY : JUDGE_STABLE;
+
+    s->sound = NULL;
+    if (!t->tally || s->arm == ARM_DIRECT) {
+        return;
+    }
+    s->sound = t->versions[t->stable].info;
+    tally_begin(t->tally, shard_of(s), &s->mark, t->stratum, arm, s->has_user ? hash64(s->key.p, s->key.n) | 1 : 0,
+                s->r->x->t_start);
+    judge_watch(s->r->plane);
+}
+
 /* Takes the picked version: admitted there, counted there. What was chosen before is let go. */
 static enum err_code choose(struct infer_state *s, const struct pick *p, uint64_t bytes, struct err *e)
 {
@@ -193,6 +231,9 @@ static enum err_code choose(struct infer_state *s, const struct pick *p, uint64_
     if (s->counted) { /* the first guess does not count: nobody was assigned by it */
         s->counted = false;
         series_unbegin(s->series, shard_of(s));
+        if (s->mark.tally) {
+            tally_drop(&s->mark, shard_of(s));
+        }
         series_unref(s->series, shard_of(s));
     }
     let_go(s);
@@ -205,6 +246,7 @@ static enum err_code choose(struct infer_state *s, const struct pick *p, uint64_
     series_ref(s->series, shard_of(s));
     series_begin(s->series, shard_of(s));
     s->counted = true;
+    judge_begin(s, p);
     if (!next) {
         return err_set(e, ERR_UNAVAILABLE, "version %lld of model '%s' is just going out of service; try again",
                        (long long)s->version, p->route->name);
@@ -641,6 +683,22 @@ static void remember(struct infer_state *s, const struct job_result *job)
              rows == 1 ? first : (struct str){NULL, 0});
 }
 
+/* It is answered as the model gave it; the judge counts it as invalid. The first ones are told in the log. */
+static void check_outputs(struct infer_state *s, const struct job_result *job)
+{
+    const struct job_block *block = (void *)sched_at(s->sched, s->infer.block);
+    char text[160];
+
+    if (!s->mark.tally || !s->sound) {
+        return;
+    }
+    if (outputs_invalid(sched_info(s->sched), s->sound, job, block->rows, text, sizeof(text))) {
+        s->invalid = true;
+        log_debug("api", "an invalid answer model=" STR_FMT " version=%lld id=\"" STR_FMT "\" what=\"%s\"",
+                  STR_ARG(s->model), (long long)s->version, STR_ARG(s->id), text);
+    }
+}
+
 static void answer(struct infer_state *s, const struct infer_result *res)
 {
     struct http_ex *x = s->r->x;
@@ -668,6 +726,7 @@ static void answer(struct infer_state *s, const struct infer_result *res)
     if (!s->spoiled) {
         remember(s, res->job);
     }
+    check_outputs(s, res->job);
     count_end(s, ERR_OK, res->queue_ns, res->job->compute_ns);
     http_reply_end(x);
 }

@@ -309,6 +309,61 @@ static void put_shares(struct buf *b, const struct views *vs)
     }
 }
 
+/* ---- rollouts ---- */
+
+static void put_finding(struct buf *b, const char *name, const struct version *v, int metric, double value)
+{
+    version_labels(b, name, v);
+    buf_addf(b, ",metric=\"%s\"} %.6g\n", judge_metric_names[metric], value);
+}
+
+/* What the judge of a live rollout says: evidence, and where it ends the rollout. */
+static void put_judgement(struct buf *evidence, struct buf *trip, const struct model *m, const struct version *v)
+{
+    for (int k = 0; m->judgement.text[0] && k < METRIC_COUNT; k++) {
+        const struct judge_finding *f = &m->judgement.finding[k];
+
+        put_finding(evidence, "weir_judge_ln_e", v, k, MAX(f->ln_e, f->ln_e_limit));
+        put_finding(trip, "weir_judge_trip", v, k, f->trip);
+    }
+}
+
+static void put_rollouts(struct buf *b, const struct views *vs)
+{
+    struct buf paused, evidence, trip;
+
+    buf_init(&paused, b->max);
+    buf_init(&evidence, b->max);
+    buf_init(&trip, b->max);
+    family(b, "weir_rollout_step", "gauge", "Step of a rollout's policy that it has come to, from 1.");
+    family(&paused, "weir_rollout_paused", "gauge", "1 while a rollout stands still for this reason.");
+    family(&evidence, "weir_judge_ln_e", "gauge",
+           "Evidence that a candidate does harm, as a natural logarithm: the stronger one of comparison and limit.");
+    family(&trip, "weir_judge_trip", "gauge", "Evidence at which the guardrail fails.");
+    for (size_t i = 0; i < vs->n_models; i++) {
+        const struct model *m = vs->models[i];
+        const struct version *v = rollout_live(m) ? model_version(m, m->rollout.canary) : NULL;
+
+        if (!v) {
+            continue;
+        }
+        version_labels(b, "weir_rollout_step", v);
+        buf_addf(b, "} %u\n", MIN(m->progress.step + 1, MAX(m->policy.n_steps, 1u)));
+        for (int k = PAUSE_NONE + 1; k <= PAUSE_STEP_TIMEOUT; k++) {
+            version_labels(&paused, "weir_rollout_paused", v);
+            buf_addf(&paused, ",reason=\"%s\"} %d\n", pause_reason_names[k],
+                     m->progress.phase == PHASE_PAUSED && m->progress.pause == k);
+        }
+        put_judgement(&evidence, &trip, m, v);
+    }
+    buf_add(b, paused.p, paused.n);
+    buf_add(b, evidence.p, evidence.n);
+    buf_add(b, trip.p, trip.n);
+    buf_done(&paused);
+    buf_done(&evidence);
+    buf_done(&trip);
+}
+
 static void put_workers(struct buf *b, const struct views *vs)
 {
     struct buf ready, retries;
@@ -490,6 +545,7 @@ void metrics_write(struct buf *b, struct control *c, const struct admin_facts *f
     put_classes(b, &vs);
     put_models(b, &vs);
     put_shares(b, &vs);
+    put_rollouts(b, &vs);
     put_workers(b, &vs);
     put_queues(b, &vs);
     put_budget(b, &vs, control_budget(c));

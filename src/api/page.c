@@ -424,6 +424,26 @@ static void put_class_mix(struct buf *b, const struct arms *a)
     BUF_LIT(b, "</tbody></table>\n");
 }
 
+/* What the judge says, and what the rollout waits for. */
+static void put_judge(struct buf *b, const struct model *m)
+{
+    char waits[400];
+
+    if (m->judgement.text[0]) {
+        BUF_LIT(b, "<p class=\"say\"><strong>");
+        put_z(b, verdict_names[m->judgement.verdict]);
+        BUF_LIT(b, "</strong>: ");
+        put_z(b, m->judgement.text);
+        BUF_LIT(b, "</p>");
+    }
+    rollout_waits(m, waits, sizeof(waits));
+    if (waits[0]) {
+        BUF_LIT(b, "<p class=\"say\"><strong>next</strong>: ");
+        put_z(b, waits);
+        BUF_LIT(b, "</p>");
+    }
+}
+
 static void put_rollout(struct buf *b, const struct model *m)
 {
     struct arms a = {.m = m};
@@ -452,7 +472,9 @@ static void put_rollout(struct buf *b, const struct model *m)
         put_count(b, a.sum[0].keyless + a.sum[1].keyless);
         BUF_LIT(b, " requests named no user</span>");
     }
-    BUF_LIT(b, "</p><div class=\"side\">\n<div class=\"wide\">");
+    BUF_LIT(b, "</p>");
+    put_judge(b, m);
+    BUF_LIT(b, "<div class=\"side\">\n<div class=\"wide\">");
     put_arms(b, &a);
     BUF_LIT(b, "</div>\n<div class=\"wide\">");
     put_class_mix(b, &a);
@@ -477,7 +499,9 @@ static void put_rollouts(struct buf *b, const struct request *r)
 
 static void put_outcomes(struct buf *b, const struct request *r)
 {
-    static const char *const words[] = {"runs", "promoted", "rolled back", "aborted", "replaced"};
+    static const char *const words[] = {
+        [ROLLOUT_RUNNING] = "runs",    [ROLLOUT_PROMOTED] = "promoted", [ROLLOUT_ROLLED_BACK] = "rolled back",
+        [ROLLOUT_ABORTED] = "aborted", [ROLLOUT_REPLACED] = "replaced", [ROLLOUT_SOAKING] = "promoted, is watched"};
     struct model *const *all;
     size_t n = control_models(r->plane->control, &all), shown = 0;
 
@@ -498,7 +522,7 @@ static void put_outcomes(struct buf *b, const struct request *r)
         put_z(b, all[i]->row.name);
         buf_addf(b, "</th><td>%lld</td><td class=\"text\">%s</td><td class=\"text\">", (long long)ro->canary,
                  words[ro->state]);
-        put_when(b, ro->ended_ms);
+        put_when(b, ro->ended_ms ? ro->ended_ms : ro->started_ms);
         BUF_LIT(b, "</td><td class=\"text say\">");
         put_z(b, ro->reason);
         BUF_LIT(b, "</td></tr>\n");

@@ -56,6 +56,7 @@ struct plane {
     /* private */
     struct request *free; /* pool, chained by their state */
     unsigned n_free;
+    struct timer watch;  /* data: see judge_watch */
     struct map by_first; /* rows by number of segments and first segment: an index for the match */
 };
 void plane_init(struct plane *p); /* after the public fields are filled */

@@ -32,7 +32,10 @@ static const struct opt_row serve_options[] = {
 };
 static const struct opt_row push_options[] = {
     {"version", 0, OPT_COUNT, "N", "number of the new version (default: the next one)"},
-    {"canary", 0, OPT_SHARE, "P%", "send this share of the traffic to it at once"},
+    {"canary", 0, OPT_SHARE, "P%", "send this share of the traffic to it at once; you move it on"},
+    {"rollout", 0, OPT_NAME, "POLICY", "put it out in steps, by this policy of weir.yaml (or default)"},
+    {"steps", 0, OPT_SHARES, "P%,P%", "by these steps instead of the policy's"},
+    {"retry", 0, OPT_FLAG, NULL, "even if it did harm before and is on hold"},
     {"family", 0, OPT_TEXT, "F", "family of a new model (default: the one named like it, else default)"},
 };
 static const struct opt_row infer_options[] = {
@@ -52,13 +55,17 @@ static const struct opt_row bench_options[] = {
 };
 static const struct opt_row rollout_options[] = {
     {"version", 0, OPT_COUNT, "N", "start, promote: the version"},
-    {"share", 0, OPT_SHARE, "P%", "start, set: the canary's share of the traffic"},
+    {"share", 0, OPT_SHARE, "P%", "start, set: the canary's share of the traffic; you move it on"},
+    {"policy", 0, OPT_NAME, "NAME", "start: by this policy of weir.yaml (or default), which moves it on"},
+    {"steps", 0, OPT_SHARES, "P%,P%", "start: by these steps instead of the policy's"},
+    {"retry", 0, OPT_FLAG, NULL, "start: even if the version did harm before and is on hold"},
 };
 static const struct opt_row promote_options[] = {
     {"version", 0, OPT_COUNT, "N", "the version (default: the canary, else the newest one that is ready)"},
 };
 static const struct opt_row history_options[] = {
     {"limit", 0, OPT_COUNT, "N", "how many entries (default 50)"},
+    {"at", 0, OPT_TEXT, "TIME", "who served then: 2026-11-23T21:40:31Z, or milliseconds since 1970"},
 };
 static const struct opt_row doctor_options[] = {
     {"data", 0, OPT_TEXT, "DIR", "the folder that the server will use (default weir-data)"},
@@ -83,6 +90,8 @@ static const struct command commands[] = {
      "PATH is a model file, a version's folder (model.onnx, model.yaml and so on), or a model's folder with numeric\n"
      "sub-folders (NAME/1/model.onnx), of which the highest, or the one of --version, is taken.\n"
      "The first version of a model takes its traffic; a later one takes none until a rollout or a promotion.\n"
+     "With --canary it takes a share until you change it; with --rollout or --steps it takes more and more as long as\n"
+     "its answers are no worse, and becomes the stable version by itself.\n"
      "The same files pushed again are the version that they already are.\n",
      ROWS(push_options), 2, 2, true, push_run},
     {"models", "[NAME]", "list the models, or show one",
@@ -98,13 +107,18 @@ static const struct command commands[] = {
      ROWS(bench_options), 1, 1, true, bench_run},
     {"rollout", "ACTION NAME", "show or change how a new version is put out",
      "ACTION is one of\n"
-     "  show      the stable version and the canary side by side\n"
+     "  show      where it is, what the judge says and why it stands still, both versions side by side\n"
      "  watch     the same, every second, until the rollout ends\n"
-     "  start     send --share of the traffic to --version\n"
+     "  start     put --version out: at a --share that you change yourself, or by a --policy or --steps,\n"
+     "            which go on as long as its answers are no worse\n"
      "  set       change the canary's share to --share; users who have the canary keep it when it grows\n"
+     "  pause     stand still at this share; the guardrails go on\n"
+     "  resume    go on with what was paused\n"
+     "  skip      to the next step now\n"
      "  promote   make the canary (or --version) the stable version\n"
      "  abort     end the rollout, the stable version takes all\n"
-     "  pause, resume, skip   for rollouts in steps\n",
+     "In every phase a canary that does harm is taken back by itself, and is on hold: it is not put out again without\n"
+     "--retry. After the promotion the version before stays loaded while the new one is watched (soak).\n",
      ROWS(rollout_options), 2, 2, true, rollout_run},
     {"promote", "NAME", "make the canary the stable version",
      "Makes the canary of NAME, or --version, its stable version. `weir rollback NAME` takes it back.\n",
@@ -115,8 +129,8 @@ static const struct command commands[] = {
      "left memory. With nothing to take back it says so and fails.\n",
      NO_ROWS, 1, 1, true, rollback_run},
     {"history", "NAME", "what happened to a model, newest first",
-     "Prints the model's history: time, kind, version, and what was done by whom.\n", ROWS(history_options), 1, 1, true,
-     history_run},
+     "Prints the model's history: time, kind, version, and what was done. With --at: who served which share then.\n",
+     ROWS(history_options), 1, 1, true, history_run},
     {"doctor", "", "check this machine, and the server if one answers",
      "Checks the machine, the kernel, the runtimes, the data folder and the ports, asks a running server for its own\n"
      "checks, and says how to mend what fails. Exit status 1 if a check fails.\n",
@@ -468,10 +482,29 @@ static int no_command(int argc, char **argv)
     return EXIT_USAGE;
 }
 
-static bool shows_colours(int fd)
+static bool wants_colours(void)
 {
-    const char *term = getenv("TERM"), *no = getenv("NO_COLOR");
-    return isatty(fd) && term && strcmp(term, "dumb") != 0 && !(no && *no);
+    const char *no = getenv("NO_COLOR");
+    return !(no && *no);
+}
+
+static bool is_screen(int fd)
+{
+    const char *term = getenv("TERM");
+    return isatty(fd) && term && strcmp(term, "dumb") != 0;
+}
+
+/* By the variable that rules: LC_ALL, LC_CTYPE, LANG. */
+static bool takes_utf8(void)
+{
+    static const char *const names[] = {"LC_ALL", "LC_CTYPE", "LANG"};
+    for (size_t i = 0; i < COUNT_OF(names); i++) {
+        const char *locale = getenv(names[i]);
+        if (locale && *locale) {
+            return strcasestr(locale, "utf-8") || strcasestr(locale, "utf8");
+        }
+    }
+    return false;
 }
 
 static int run(struct cli *c, int argc, char **argv)
@@ -507,7 +540,9 @@ int cli_main(int argc, char **argv)
     } else if (!cli_command(word)) {
         status = unknown_command(word);
     } else {
-        struct cli c = {.tty = shows_colours(1), .err_tty = isatty(2)};
+        struct cli c = {.screen = is_screen(1), .err_tty = isatty(2)};
+        c.tty = c.screen && wants_colours();
+        c.utf8 = c.screen && takes_utf8();
         c.args.command = cli_command(word);
         buf_init(&c.headers, 16u << 10);
         buf_init(&c.out, 256u << 20);

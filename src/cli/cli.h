@@ -22,7 +22,9 @@
 struct cli {
     struct args args;
     bool json;
-    bool tty;           /* standard output is a terminal that shows colours */
+    bool screen;        /* standard output is a terminal that can be drawn on, */
+    bool tty;           /* and shows colours, */
+    bool utf8;          /* and UTF-8, by its locale */
     bool err_tty;       /* standard error is one */
     char *server;       /* admin URL */
     bool server_named;  /* by option or environment */

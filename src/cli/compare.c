@@ -203,65 +203,39 @@ static void error_row(struct table *t, struct arms a)
     signed_points(t, rate(a.canary) - rate(a.stable));
 }
 
-static void heading(struct buf *out, struct arms a, bool colour)
-{
-    const char *state = get_text(a.rollout, "state"), *reason = get_text(a.rollout, "reason");
-    show_paint(out, colour, PAINT_BOLD);
-    show_textz(out, get_text(a.root, "model"));
-    show_paint(out, colour, PAINT_PLAIN);
-    buf_addf(out, ": version %" PRIu64 " beside %" PRIu64 ", ", get_count(a.rollout, "canary"),
-             get_count(a.rollout, "stable"));
-    show_textz(out, state);
-    BUF_LIT(out, ", started ");
-    show_textz(out, get_text(a.rollout, "started"));
-    if (get_text(a.rollout, "ended")) {
-        BUF_LIT(out, ", ended ");
-        show_textz(out, get_text(a.rollout, "ended"));
-    }
-    if (reason && *reason && state && strcmp(state, "running") != 0) {
-        BUF_LIT(out, "\n  ");
-        show_textz(out, reason);
-    }
-    const char *since = get_text(a.rollout, "counting_since"), *started = get_text(a.rollout, "started");
-    if (since && started && strcmp(since, started) > 0) {
-        BUF_LIT(out, "\n  counted since ");
-        show_textz(out, since);
-        BUF_LIT(out, ", when the server started");
-    }
-    BUF_LIT(out, "\n\n");
-}
-
-void compare_show(struct buf *out, yyjson_val *root, bool colour)
+void compare_table(struct buf *out, yyjson_val *root, bool whole, bool colour)
 {
     struct arms a = arms_of(root);
     struct table t;
     table_init(&t, 4);
     t.right[1] = t.right[2] = t.right[3] = true;
     t.indent = true;
-    heading(out, a, colour);
     head_row(&t, a);
     share_row(&t, a);
     count_row(&t, "users (about)", a, "users");
     count_row(&t, "requests", a, "requests");
-    count_row(&t, "without a key", a, "keyless");
+    if (whole) {
+        count_row(&t, "without a key", a, "keyless");
+    }
     error_row(&t, a);
     time_row(&t, "p50 ms", a, "latency_ms", "p50");
     time_row(&t, "p95 ms", a, "latency_ms", "p95");
     time_row(&t, "p99 ms", a, "latency_ms", "p99");
-    time_row(&t, "queue p95 ms", a, "queue_ms", "p95");
-    time_row(&t, "compute p95 ms", a, "compute_ms", "p95");
+    if (whole) {
+        time_row(&t, "queue p95 ms", a, "queue_ms", "p95");
+        time_row(&t, "compute p95 ms", a, "compute_ms", "p95");
+    }
     mean_row(&t, "accuracy", a, "accuracy", "n");
     if (get_count(yyjson_obj_get(a.stable, "feedback"), "reward_n") +
             get_count(yyjson_obj_get(a.canary, "feedback"), "reward_n") >
         0) {
         mean_row(&t, "reward", a, "reward_mean", "reward_n");
     }
-    class_rows(&t, a);
+    if (whole) {
+        class_rows(&t, a);
+    }
     table_show(out, &t, true, colour);
     table_done(&t);
-    BUF_LIT(out, "\n");
-    compare_verdict(out, root);
-    BUF_LIT(out, "\n");
 }
 
 /* ---- the sentence ---- */
@@ -372,11 +346,31 @@ void compare_verdict(struct buf *out, yyjson_val *root)
     error_sentence(out, a);
 }
 
+/* "  bake 2/4  pass": what an older server does not tell is left out. */
+static void place_in_line(struct buf *out, yyjson_val *rollout)
+{
+    const char *phase = get_text(rollout, "phase"), *pause = get_text(rollout, "pause");
+    const char *verdict = get_text(yyjson_obj_get(rollout, "verdict"), "verdict");
+    if (phase) {
+        BUF_LIT(out, "  ");
+        show_textz(out, phase);
+        if (pause) {
+            BUF_LIT(out, " (");
+            show_textz(out, pause);
+            BUF_LIT(out, ")");
+        }
+        buf_addf(out, " %" PRIu64 "/%zu  ", get_count(rollout, "step"),
+                 yyjson_arr_size(yyjson_obj_get(rollout, "steps")));
+        show_textz(out, verdict ? verdict : "no verdict");
+    }
+}
+
 void compare_line(struct buf *out, yyjson_val *root)
 {
     struct arms a = arms_of(root);
     yyjson_val *arm[] = {a.stable, a.canary};
     show_textz(out, get_text(a.rollout, "state"));
+    place_in_line(out, a.rollout);
     for (size_t i = 0; i < 2; i++) {
         buf_addf(out, "  v%" PRIu64 " ", get_count(arm[i], "version"));
         show_share(out, get_count(arm[i], "share_bp"));

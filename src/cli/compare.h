@@ -12,11 +12,11 @@
 
 #include "base/buf.h"
 
-/* The heading, the table of both arms with differences, the class mix, and the sentence. */
-void compare_show(struct buf *out, yyjson_val *root, bool colour);
+/* The table of both arms with differences; whole: with the class mix and what is rarely looked at. */
+void compare_table(struct buf *out, yyjson_val *root, bool whole, bool colour);
 /* The sentence alone, without a line end. */
 void compare_verdict(struct buf *out, yyjson_val *root);
-/* One line for a log: state, share, and of each arm requests, errors, p95, accuracy. */
+/* One line for a log: state, phase, step, verdict, and of each arm share, requests, errors, p95, accuracy. */
 void compare_line(struct buf *out, yyjson_val *root);
 
 #endif

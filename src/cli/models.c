@@ -239,8 +239,13 @@ static void show_model(struct cli *c, yyjson_val *m)
     buf_addf(out, ", %" PRIu64 " instance%s a version\n", get_count(m, "instances"),
              get_count(m, "instances") == 1 ? "" : "s");
     if (yyjson_is_obj(rollout)) {
+        const char *phase = get_text(rollout, "phase");
         buf_addf(out, "  a rollout runs: version %" PRIu64 " takes ", get_count(rollout, "canary"));
         show_share(out, get_count(rollout, "share_bp"));
+        if (phase) {
+            BUF_LIT(out, ", ");
+            show_textz(out, phase);
+        }
         buf_addf(out, " (weir rollout show %s)\n", get_text(m, "name") ? get_text(m, "name") : "");
     }
     yyjson_arr_foreach(yyjson_obj_get(m, "versions"), i, max, v)

@@ -87,6 +87,26 @@ static enum err_code unknown(const struct command *c, const char *shown, const c
     return err_set(e, ERR_INVALID, "there is no option %s", shown);
 }
 
+static bool ascending(struct str left)
+{
+    uint64_t before = 0, share;
+    for (;;) {
+        const char *comma = left.n ? memchr(left.p, ',', left.n) : NULL;
+        struct str one = {left.p, comma ? (size_t)(comma - left.p) : left.n};
+        while (one.n > 0 && *one.p == ' ') {
+            one = (struct str){one.p + 1, one.n - 1};
+        }
+        if (!parse_share(one, &share) || share <= before || share >= 10000) {
+            return false;
+        }
+        if (!comma) {
+            return true;
+        }
+        before = share;
+        left = (struct str){comma + 1, (size_t)(left.p + left.n - comma - 1)};
+    }
+}
+
 static enum err_code check_value(struct opt_value *v, struct err *e)
 {
     struct str s = str_of(v->text);
@@ -105,6 +125,12 @@ static enum err_code check_value(struct opt_value *v, struct err *e)
         break;
     case OPT_SHARE:
         want = parse_share(s, &v->number) && v->number <= 10000 ? NULL : "a share like 5% or 0.25%, at most 100%";
+        break;
+    case OPT_SHARES:
+        want = ascending(s) ? NULL : "ascending shares like 1%,5%,25%, above 0% and below 100%";
+        break;
+    case OPT_NAME:
+        want = name_ok(s) ? NULL : "a name: letters, digits, '.', '_' and '-'";
         break;
     case OPT_DURATION:
         want = parse_duration(s, &v->number) && v->number > 0 ? NULL : "a time like 500ms, 30s or 5m";

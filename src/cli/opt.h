@@ -18,6 +18,8 @@ enum opt_kind {
     OPT_COUNT,    /* a whole number from 1 */
     OPT_NUMBER,   /* a whole number from 0 */
     OPT_SHARE,    /* 5%, 0.25%: basis points in .number */
+    OPT_SHARES,   /* 1%,5%,25%: ascending, above 0 and below 100 % */
+    OPT_NAME,     /* of a policy or a family */
     OPT_DURATION, /* 500ms, 30s, 5m: microseconds in .number, more than 0 */
 };
 

@@ -69,6 +69,7 @@ static void add_query(struct buf *path, const char *key, const char *value)
 
 static char *make_path(struct cli *c, const char *model, const struct bundle *b)
 {
+    static const char *const texts[] = {"canary", "rollout", "steps", "family"};
     char *base = cli_model_path(model, "/versions"), number[24];
     struct buf path;
     buf_init(&path, 64u << 10);
@@ -79,11 +80,13 @@ static char *make_path(struct cli *c, const char *model, const struct bundle *b)
         snprintf(number, sizeof number, "%" PRIu64, version);
         add_query(&path, "version", number);
     }
-    if (opt_get(&c->args, "canary")) {
-        add_query(&path, "canary", opt_text(&c->args, "canary"));
+    for (size_t i = 0; i < COUNT_OF(texts); i++) {
+        if (opt_get(&c->args, texts[i])) {
+            add_query(&path, texts[i], opt_text(&c->args, texts[i]));
+        }
     }
-    if (opt_get(&c->args, "family")) {
-        add_query(&path, "family", opt_text(&c->args, "family"));
+    if (opt_get(&c->args, "retry")) {
+        add_query(&path, "retry", "on");
     }
     char *z = xstrdup(buf_z(&path));
     buf_done(&path);
@@ -123,16 +126,23 @@ static enum err_code send_bundle(struct cli *c, const char *model, const struct 
 
 static void say_serving(struct buf *out, const char *model, yyjson_val *r, uint64_t version)
 {
-    const char *serving = get_text(r, "serving");
+    const char *serving = get_text(r, "serving"), *policy = get_text(r, "policy");
     serving = serving ? serving : "none";
     if (strcmp(serving, "stable") == 0) {
         buf_addf(out, "  is the stable version and takes the traffic: weir infer %s\n", model);
     } else if (strcmp(serving, "canary") == 0) {
         BUF_LIT(out, "  is the canary and takes ");
         show_share(out, get_count(r, "share_bp"));
-        buf_addf(out, " of the traffic: weir rollout show %s\n", model);
+        BUF_LIT(out, " of the traffic");
+        if (policy && strcmp(policy, "manual") != 0) {
+            BUF_LIT(out, ", more as policy ");
+            show_textz(out, policy);
+            buf_addf(out, " says: weir rollout watch %s\n", model);
+        } else {
+            buf_addf(out, ": weir rollout show %s\n", model);
+        }
     } else {
-        buf_addf(out, "  takes no traffic yet: weir rollout start %s --version %" PRIu64 " --share 5%%\n", model,
+        buf_addf(out, "  takes no traffic yet: weir rollout start %s --version %" PRIu64 " --policy default\n", model,
                  version);
     }
 }
@@ -178,6 +188,14 @@ int push_run(struct cli *c)
     }
     if (family && !name_ok(str_of(family))) {
         return cli_usage(c, "--family %s is not a name", family);
+    }
+    bool steps = opt_get(&c->args, "rollout") || opt_get(&c->args, "steps");
+    if (steps && opt_get(&c->args, "canary")) {
+        return cli_usage(c,
+                         "--canary is for a rollout that you move on yourself: it goes without --rollout and --steps");
+    }
+    if (opt_get(&c->args, "retry") && !steps && !opt_get(&c->args, "canary")) {
+        return cli_usage(c, "--retry goes with --canary, --rollout or --steps");
     }
     uint64_t asked = opt_number(&c->args, "version", 0);
     if (bundle_new(&b, c->args.word[1], asked, &e) != ERR_OK) {

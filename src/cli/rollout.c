@@ -2,26 +2,28 @@
 /* weir rollout, promote, rollback: the release verbs.
  *
  * Each is one call; what it means is the server's to decide, and a refusal is printed as the server said it. Only
- * `watch` lives here: it asks again every second until the rollout has ended. */
+ * `watch` lives here: it asks again every second until the rollout has ended, its soak too. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "base/json.h"
 #include "cli/cli.h"
 #include "cli/compare.h"
+#include "cli/rollout_page.h"
 #include "cli/show.h"
 
-/* What each action of `weir rollout` needs. */
+/* What each action of `weir rollout` takes. */
 static const struct action {
     const char *name;
-    bool post, share, version; /* share: needed; version: may be given */
+    bool post, version, share, start; /* start: a policy, steps or --retry */
 } actions[] = {
-    {"show", false, false, false}, {"watch", false, false, false}, {"start", true, true, true},
-    {"set", true, true, false},    {"promote", true, false, true}, {"abort", true, false, false},
-    {"pause", true, false, false}, {"resume", true, false, false}, {"skip", true, false, false},
+    {"show", false, false, false, false}, {"watch", false, false, false, false}, {"start", true, true, true, true},
+    {"set", true, false, true, false},    {"promote", true, true, false, false}, {"abort", true, false, false, false},
+    {"pause", true, false, false, false}, {"resume", true, false, false, false}, {"skip", true, false, false, false},
 };
 
 static const char *action_at(const void *ctx, size_t i)
@@ -36,9 +38,15 @@ static void raw(struct cli *c)
     BUF_LIT(&c->out, "\n");
 }
 
+static struct page_style style_of(const struct cli *c)
+{
+    return (struct page_style){.colour = c->tty, .utf8 = c->utf8};
+}
+
 static int show(struct cli *c, const char *path)
 {
     struct err e = {0};
+    struct page_style style = style_of(c);
     yyjson_doc *doc = NULL;
     if (cli_json(c, "GET", path, NULL, &doc, &e) != ERR_OK) {
         return cli_fail(c, &e);
@@ -46,46 +54,64 @@ static int show(struct cli *c, const char *path)
     if (c->json) {
         raw(c);
     } else {
-        compare_show(&c->out, yyjson_doc_get_root(doc), c->tty);
+        rollout_page(&c->out, yyjson_doc_get_root(doc), &style);
     }
     yyjson_doc_free(doc);
     return 0;
 }
 
-/* On a terminal the comparison is drawn over itself; elsewhere each second is one line. */
+static unsigned screen_rows(void)
+{
+    struct winsize w;
+    return ioctl(1, TIOCGWINSZ, &w) == 0 && w.ws_row > 1 ? w.ws_row - 1u : 0; /* the cursor has the last one */
+}
+
+/* On a terminal the page is drawn over itself; elsewhere each second is one line, and the page comes at the end. */
 static int watch(struct cli *c, const char *path)
 {
     struct err e = {0};
-    bool screen = isatty(1) && !c->json;
-    for (;;) {
+    struct page_style style = style_of(c);
+    bool screen = c->screen && !c->json;
+    for (bool first = true;; first = false) {
         yyjson_doc *doc = NULL;
         if (cli_json(c, "GET", path, NULL, &doc, &e) != ERR_OK) {
             return cli_fail(c, &e);
         }
         yyjson_val *root = yyjson_doc_get_root(doc);
-        const char *state = get_text(yyjson_obj_get(root, "rollout"), "state");
-        bool running = state && strcmp(state, "running") == 0;
+        bool goes_on = rollout_goes_on(root);
         if (c->json) {
             raw(c);
-        } else if (screen || !running) {
-            buf_addz(&c->out, screen ? "\033[H\033[J" : "");
-            compare_show(&c->out, root, c->tty);
-        } else {
+        } else if (screen) {
+            style.rows = screen_rows();
+            rollout_redraw(&c->out, root, &style, first);
+        } else if (goes_on) {
             compare_line(&c->out, root);
+        } else {
+            rollout_page(&c->out, root, &style);
         }
         cli_flush(c);
         yyjson_doc_free(doc);
-        if (!running) {
+        if (!goes_on) {
             return 0;
         }
         sleep(1);
     }
 }
 
+static void say_next(struct cli *c, yyjson_val *rollout)
+{
+    const char *waits = get_text(rollout, "waits_for");
+    if (waits) {
+        BUF_LIT(&c->out, "  next: ");
+        show_wrapped(&c->out, waits, 8, 78);
+        BUF_LIT(&c->out, "\n");
+    }
+}
+
 static void say_change(struct cli *c, const char *action, yyjson_val *root)
 {
     yyjson_val *r = yyjson_obj_get(root, "rollout");
-    const char *model = get_text(root, "model");
+    const char *model = get_text(root, "model"), *state = get_text(r, "state");
     model = model ? model : "";
     show_textz(&c->out, model);
     buf_addf(&c->out, ": version %" PRIu64, get_count(r, "canary"));
@@ -93,16 +119,24 @@ static void say_change(struct cli *c, const char *action, yyjson_val *root)
         buf_addf(&c->out, " takes no more traffic, version %" PRIu64 " takes all\n", get_count(r, "stable"));
         return;
     }
-    BUF_LIT(&c->out, " takes ");
-    show_share(&c->out, get_count(r, "share_bp"));
-    buf_addf(&c->out, " of the traffic, version %" PRIu64 " the rest; weir rollout show ", get_count(r, "stable"));
-    show_textz(&c->out, model);
-    BUF_LIT(&c->out, "\n");
+    if (state && strcmp(state, "running") != 0) { /* the last step was skipped */
+        BUF_LIT(&c->out, " is the stable version now; weir rollback ");
+        show_textz(&c->out, model);
+        BUF_LIT(&c->out, " takes it back\n");
+    } else {
+        BUF_LIT(&c->out, " takes ");
+        show_share(&c->out, get_count(r, "share_bp"));
+        buf_addf(&c->out, " of the traffic, version %" PRIu64 " the rest; weir rollout show ", get_count(r, "stable"));
+        show_textz(&c->out, model);
+        BUF_LIT(&c->out, "\n");
+    }
+    say_next(c, r);
 }
 
 /* Which version is stable now: the reply to a promotion may show an older rollout. */
-static enum err_code say_promoted(struct cli *c, const char *model, struct err *e)
+static enum err_code say_promoted(struct cli *c, const char *model, yyjson_val *reply, struct err *e)
 {
+    yyjson_val *rollout = yyjson_obj_get(reply, "rollout");
     yyjson_doc *doc = NULL;
     char *path = cli_model_path(model, "");
     enum err_code rc = cli_json(c, "GET", path, NULL, &doc, e);
@@ -110,9 +144,18 @@ static enum err_code say_promoted(struct cli *c, const char *model, struct err *
     if (rc == ERR_OK) {
         buf_addf(&c->out, "%s: version %" PRIu64 " is the stable version now; weir rollback %s takes it back\n", model,
                  get_count(yyjson_doc_get_root(doc), "stable"), model);
+        say_next(c, rollout);
         yyjson_doc_free(doc);
     }
     return rc;
+}
+
+static void add_member(struct buf *body, const char *key, const char *value)
+{
+    if (value) {
+        json_key(body, key);
+        json_strz(body, value);
+    }
 }
 
 static int change(struct cli *c, const char *model, const char *action)
@@ -120,17 +163,19 @@ static int change(struct cli *c, const char *model, const char *action)
     struct err e = {0};
     struct buf body;
     yyjson_doc *doc = NULL;
-    const struct opt_value *version = opt_get(&c->args, "version");
-    const char *share = c->args.command->fn == rollout_run ? opt_text(&c->args, "share") : NULL;
-    buf_init(&body, 4096);
-    BUF_LIT(&body, "{\"action\":");
-    json_strz(&body, action);
+    const struct args *a = &c->args;
+    const struct opt_value *version = opt_get(a, "version");
+    buf_init(&body, 64u << 10);
+    BUF_LIT(&body, "{");
+    add_member(&body, "action", action);
     if (version) {
         buf_addf(&body, ",\"version\":%" PRIu64, version->number);
     }
-    if (share) {
-        BUF_LIT(&body, ",\"share\":");
-        json_strz(&body, share);
+    if (a->command->fn == rollout_run) {
+        add_member(&body, "share", opt_text(a, "share"));
+        add_member(&body, "policy", opt_text(a, "policy"));
+        add_member(&body, "steps", opt_text(a, "steps"));
+        buf_addz(&body, opt_get(a, "retry") ? ",\"retry\":true" : "");
     }
     BUF_LIT(&body, "}");
     char *path = cli_model_path(model, "/rollout");
@@ -140,7 +185,7 @@ static int change(struct cli *c, const char *model, const char *action)
     if (rc == ERR_OK && c->json) {
         raw(c);
     } else if (rc == ERR_OK && strcmp(action, "promote") == 0) {
-        rc = say_promoted(c, model, &e);
+        rc = say_promoted(c, model, yyjson_doc_get_root(doc), &e);
     } else if (rc == ERR_OK) {
         say_change(c, action, yyjson_doc_get_root(doc));
     }
@@ -161,24 +206,41 @@ static const struct action *find_action(struct cli *c, const char *word)
     return NULL;
 }
 
+/* EXIT_USAGE: an option is missing, or does not go with the action or with another. */
+static int check_options(struct cli *c, const struct action *a)
+{
+    const struct {
+        const char *name;
+        bool taken;
+    } options[] = {
+        {"version", a->version}, {"share", a->share}, {"policy", a->start}, {"steps", a->start}, {"retry", a->start}};
+    bool share = opt_get(&c->args, "share"), policy = opt_get(&c->args, "policy") || opt_get(&c->args, "steps");
+    for (size_t i = 0; i < COUNT_OF(options); i++) {
+        if (!options[i].taken && opt_get(&c->args, options[i].name)) {
+            return cli_usage(c, "%s takes no --%s", a->name, options[i].name);
+        }
+    }
+    if (a->start && !opt_get(&c->args, "version")) {
+        return cli_usage(c, "start needs --version N");
+    }
+    if (a->start && share && policy) {
+        return cli_usage(c, "--share is for a rollout that you move on yourself: it goes without --policy and --steps");
+    }
+    if (a->start && !share && !policy) {
+        return cli_usage(c, "start needs --share P%%, or --policy NAME, or --steps 1%%,5%%,25%%");
+    }
+    if (a->share && !a->start && !share) {
+        return cli_usage(c, "%s needs --share P%%", a->name);
+    }
+    return 0;
+}
+
 int rollout_run(struct cli *c)
 {
     const struct action *a = find_action(c, c->args.word[0]);
     const char *model = a ? cli_model(c, 1) : NULL;
-    if (!model) {
+    if (!model || check_options(c, a) != 0) {
         return EXIT_USAGE;
-    }
-    if (a->share && !opt_get(&c->args, "share")) {
-        return cli_usage(c, "%s needs --share P%%", a->name);
-    }
-    if (!a->share && opt_get(&c->args, "share")) {
-        return cli_usage(c, "%s takes no --share", a->name);
-    }
-    if (!a->version && opt_get(&c->args, "version")) {
-        return cli_usage(c, "%s takes no --version", a->name);
-    }
-    if (strcmp(a->name, "start") == 0 && !opt_get(&c->args, "version")) {
-        return cli_usage(c, "start needs --version N");
     }
     if (a->post) {
         return change(c, model, a->name);

@@ -93,9 +93,90 @@ void show_textz(struct buf *out, const char *z)
     show_text(out, str_of(z ? z : "-"));
 }
 
+void show_brief(struct buf *out, uint64_t n)
+{
+    static const char units[] = "kMGTPE";
+    double v = (double)n;
+    size_t i = 0;
+    if (n < 10000) {
+        show_count(out, n);
+        return;
+    }
+    for (v /= 1000; v >= 999.95 && units[i + 1]; i++) {
+        v /= 1000;
+    }
+    buf_addf(out, "%.1f%c", v, units[i]);
+}
+
+void show_when(struct buf *out, const char *z)
+{
+    size_t n = z ? strlen(z) : 0;
+    if (n < 20 || z[10] != 'T' || z[n - 1] != 'Z') {
+        show_textz(out, z);
+        return;
+    }
+    show_text(out, (struct str){z, 10});
+    BUF_LIT(out, " ");
+    show_text(out, (struct str){z + 11, 8});
+    BUF_LIT(out, " UTC");
+}
+
+/* ---- lines ---- */
+
+static size_t text_width(const char *p, size_t n)
+{
+    size_t w = 0;
+    for (size_t i = 0; i < n; i++) {
+        w += ((unsigned char)p[i] & 0xc0) != 0x80;
+    }
+    return w;
+}
+
+static void pad(struct buf *out, size_t n)
+{
+    while (n-- > 0) {
+        buf_addc(out, ' ');
+    }
+}
+
+void show_wrapped(struct buf *out, const char *z, size_t indent, size_t width)
+{
+    size_t at = indent;
+    for (bool first = true; *z; first = false) {
+        size_t n = strcspn(z, " "), w = text_width(z, n);
+        if (!first && at + 1 + w > width) {
+            buf_addc(out, '\n');
+            pad(out, indent);
+            at = indent;
+        } else if (!first) {
+            buf_addc(out, ' ');
+            at++;
+        }
+        show_text(out, (struct str){z, n});
+        at += w;
+        z += n;
+        z += strspn(z, " ");
+    }
+}
+
+void show_column(struct buf *out, size_t line, size_t column)
+{
+    size_t w = 0;
+    for (size_t i = line; i < out->n; i++) {
+        if (out->p[i] == '\033') { /* a colour takes no room */
+            while (i < out->n && out->p[i] != 'm') {
+                i++;
+            }
+            continue;
+        }
+        w += ((unsigned char)out->p[i] & 0xc0) != 0x80;
+    }
+    pad(out, w < column ? column - w : 1);
+}
+
 void show_paint(struct buf *out, bool on, enum paint p)
 {
-    static const char *const codes[] = {"\033[0m", "\033[1m", "\033[32m", "\033[31m", "\033[2m"};
+    static const char *const codes[] = {"\033[0m", "\033[1m", "\033[32m", "\033[31m", "\033[2m", "\033[7m"};
     if (on) {
         buf_addz(out, codes[p]);
     }
@@ -128,22 +209,6 @@ void table_put(struct table *t, const char *z)
     table_cell(t);
 }
 
-static size_t width(const char *z)
-{
-    size_t n = 0;
-    for (; *z; z++) {
-        n += ((unsigned char)*z & 0xc0) != 0x80;
-    }
-    return n;
-}
-
-static void pad(struct buf *out, size_t n)
-{
-    while (n-- > 0) {
-        buf_addc(out, ' ');
-    }
-}
-
 void table_show(struct buf *out, const struct table *t, bool heading, bool colour)
 {
     size_t wide[TABLE_COLUMNS] = {0};
@@ -152,11 +217,11 @@ void table_show(struct buf *out, const struct table *t, bool heading, bool colou
         return;
     }
     for (size_t i = 0; i < t->cells; i++, p += strlen(p) + 1) {
-        wide[i % t->columns] = MAX(wide[i % t->columns], width(p));
+        wide[i % t->columns] = MAX(wide[i % t->columns], text_width(p, strlen(p)));
     }
     p = t->text.p;
     for (size_t i = 0; i < t->cells; i++, p += strlen(p) + 1) {
-        size_t column = i % t->columns, space = wide[column] - width(p);
+        size_t column = i % t->columns, space = wide[column] - text_width(p, strlen(p));
         bool last = column + 1 == t->columns;
         bool bold = heading && i < t->columns;
         if (column == 0 && t->indent) {

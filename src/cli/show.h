@@ -22,9 +22,16 @@ void show_share(struct buf *out, uint64_t basis_points); /* 500 -> 5 %, 25 -> 0.
 void show_ratio(struct buf *out, double v);              /* three decimals; "-" for NaN */
 void show_text(struct buf *out, struct str s);           /* control characters become '?' */
 void show_textz(struct buf *out, const char *z);         /* the same; NULL is "-" */
+void show_brief(struct buf *out, uint64_t n);            /* 9,999; 12.3k; 4.5M */
+void show_when(struct buf *out, const char *rfc3339);    /* 2026-11-23 21:40:31 UTC; else as it is */
+/* The words of a text, broken so that no line is longer than `width`; the lines after the first begin with `indent`
+ * blanks, and the first is taken to begin at that column. */
+void show_wrapped(struct buf *out, const char *z, size_t indent, size_t width);
+/* Blanks up to a column of the line that begins at `line` in out; at least one where it is passed already. */
+void show_column(struct buf *out, size_t line, size_t column);
 
 /* ---- colours: empty strings unless on ---- */
-enum paint { PAINT_PLAIN, PAINT_BOLD, PAINT_GOOD, PAINT_BAD, PAINT_FAINT };
+enum paint { PAINT_PLAIN, PAINT_BOLD, PAINT_GOOD, PAINT_BAD, PAINT_FAINT, PAINT_CHIP };
 void show_paint(struct buf *out, bool on, enum paint p);
 
 /* ---- tables ---- */

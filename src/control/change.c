@@ -81,6 +81,9 @@ static void on_written(struct task *t)
     struct err e = j->err;
 
     free(j);
+    if (e.code == ERR_OK) {
+        history_told(ch->model->control, &ch->history_row);
+    }
     if (e.code == ERR_OK && ch->epoch != ch->model->epoch && (ch->has_model || ch->has_rollout)) {
         undo_void(ch);
         ch->has_model = ch->has_rollout = false;
@@ -103,6 +106,7 @@ static void write_change(struct store *s, struct store_job *job)
                               .version = ch->has_version ? &ch->version_row : NULL,
                               .rollout = ch->has_rollout ? &ch->rollout_row : NULL,
                               .rollout_ended = ch->has_ended ? &ch->ended_row : NULL,
+                              .lift = ch->has_lift ? &ch->lift_row : NULL,
                               .history = &ch->history_row};
 
     if (store_apply(s, &sc, &j->err) == ERR_OK) {
@@ -161,6 +165,20 @@ void change_submit(struct change *ch)
     }
     ch->next = NULL;
     *at = ch;
+}
+
+void change_done(struct change *ch)
+{
+    rollout_row_done(&ch->rollout_row);
+    rollout_row_done(&ch->ended_row);
+    history_row_done(&ch->history_row);
+}
+
+void history_told(struct control *c, const struct history_row *h)
+{
+    if (c->spec.ops.told) {
+        c->spec.ops.told(c->spec.ops.told_ctx, h);
+    }
 }
 
 void history_fill(struct history_row *h, const struct model *m, int64_t version, const char *kind, struct str actor,

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The registry in memory: models, versions, what of them is loaded, start and stop. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -79,6 +80,37 @@ struct version *model_newest(const struct model *m)
 bool rollout_running(const struct model *m)
 {
     return m->rollout.id[0] && m->rollout.state == ROLLOUT_RUNNING;
+}
+
+bool rollout_soaking(const struct model *m)
+{
+    return m->rollout.id[0] && m->rollout.state == ROLLOUT_SOAKING;
+}
+
+size_t control_policies(const struct control *c, const struct rollout_policy **out)
+{
+    *out = c->policies;
+    return c->spec.n_policies;
+}
+
+const struct rollout_policy *control_policy(const struct control *c, struct str name, struct err *e)
+{
+    char known[200];
+    size_t n = 0;
+
+    known[0] = '\0';
+    for (size_t i = 0; i < c->spec.n_policies; i++) {
+        int w;
+
+        if (str_is(name, c->policies[i].name)) {
+            return &c->policies[i];
+        }
+        w = snprintf(known + n, sizeof(known) - n, "%s%s", n ? ", " : "", c->policies[i].name);
+        n = MIN(n + (size_t)MAX(w, 0), sizeof(known) - 1);
+    }
+    err_set(e, ERR_NOT_FOUND, "no rollout policy '" STR_FMT "' in the configuration; there are: %s", STR_ARG(name),
+            known);
+    return NULL;
 }
 
 const char *version_serving(const struct version *v)
@@ -214,7 +246,8 @@ bool version_in_rollout(const struct version *v)
     const struct model *m = v->model;
 
     return v->claims > 0 ||
-           (rollout_running(m) && (v->row.number == m->rollout.canary || v->row.number == m->row.stable));
+           (rollout_running(m) && (v->row.number == m->rollout.canary || v->row.number == m->row.stable)) ||
+           (rollout_soaking(m) && (v->row.number == m->row.previous || v->row.number == m->row.stable));
 }
 
 static void ignore(void *ctx, const struct err *e)
@@ -353,7 +386,7 @@ struct start_job {
     struct err err;
 };
 
-static void take_state(struct control *c, const struct store_state *st)
+static void take_state(struct control *c, struct store_state *st)
 {
     for (size_t i = 0; i < st->n_models; i++) {
         model_add(c, &st->models[i]);
@@ -369,9 +402,14 @@ static void take_state(struct control *c, const struct store_state *st)
         struct model *m = control_model(c, str_of(st->rollouts[i].model));
 
         if (m) {
-            m->rollout = st->rollouts[i];
-            m->evidence = st->rollouts[i].evidence ? xstrdup(st->rollouts[i].evidence) : NULL;
-            m->rollout.evidence = NULL;
+            conduct_resume(m, &st->rollouts[i]);
+        }
+    }
+    for (size_t i = 0; i < st->n_holds; i++) {
+        struct model *m = control_model(c, str_of(st->holds[i].model));
+
+        if (m) {
+            hold_add(m, &st->holds[i]);
         }
     }
 }
@@ -421,6 +459,7 @@ void control_start(struct control *c, void (*ready)(void *ctx), void *ctx)
 enum err_code control_new(struct control **out, const struct control_spec *spec, struct err *e)
 {
     struct control *c = xcalloc(1, sizeof(*c));
+    struct snapshot *nothing = snapshot_new();
 
     (void)e;
     c->spec = *spec;
@@ -428,8 +467,12 @@ enum err_code control_new(struct control **out, const struct control_spec *spec,
     memcpy(c->families, spec->families, spec->n_families * sizeof(struct family));
     c->loop = spec->loop;
     c->store = spec->store;
+    c->policies = xmalloc(MAX(spec->n_policies, (size_t)1) * sizeof(c->policies[0]));
+    memcpy(c->policies, spec->policies, spec->n_policies * sizeof(c->policies[0]));
     c->tick.fn = on_tick;
-    atomic_store(&c->router.now, snapshot_new());
+    c->conduct.fn = conduct_timer;
+    nothing->starting = true;
+    atomic_store(&c->router.now, nothing);
     memory_init(c);
     *out = c;
     return ERR_OK;
@@ -451,6 +494,7 @@ void control_stop(struct control *c, uint64_t drain_us, void (*closed)(void *ctx
     c->on_closed_ctx = ctx;
     c->closed.fn = on_all_closed;
     timer_clear(c->loop, &c->tick);
+    timer_clear(c->loop, &c->conduct);
     control_publish(c);
     err_set(&e, ERR_UNAVAILABLE, "the server is stopping");
     for (size_t i = 0; i < c->n_models; i++) {
@@ -473,6 +517,7 @@ void control_free(struct control *c)
         return;
     }
     timer_clear(c->loop, &c->tick);
+    timer_clear(c->loop, &c->conduct);
     for (size_t i = 0; i < c->n_models; i++) {
         struct model *m = c->models[i];
 
@@ -482,7 +527,9 @@ void control_free(struct control *c)
         undo_free(m->undo);
         series_free(m->stable_series);
         series_free(m->canary_series);
+        tally_free(m->tally);
         free(m->evidence);
+        free(m->holds);
         free(m->versions);
         free(m);
     }
@@ -491,5 +538,6 @@ void control_free(struct control *c)
     snapshot_free(atomic_load(&c->router.now));
     free(c->models);
     free(c->families);
+    free(c->policies);
     free(c);
 }

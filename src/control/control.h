@@ -18,7 +18,9 @@
 #define WEIR_CONTROL_CONTROL_H
 
 #include "base/conf.h"
+#include "control/rollout.h"
 #include "control/router.h"
+#include "control/tally.h"
 #include "inference/budget.h"
 #include "inference/pool.h"
 #include "store/store.h"
@@ -51,6 +53,9 @@ struct control_ops { /* what house.c knows and control must not: engines by plac
     void (*evidence)(struct buf *out,
                      const struct model *m); /* the arms as JSON, kept when a rollout ends; NULL: none is kept */
     const char *library;                     /* of the ONNX Runtime; NULL: looked for */
+    /* A line of history is durable; the row is the caller's. Control thread. NULL: nobody listens. */
+    void (*told)(void *ctx, const struct history_row *row);
+    void *told_ctx;
 };
 
 struct control;
@@ -61,6 +66,8 @@ struct control_spec {
     unsigned n_shards;
     const struct family *families; /* one is named "default" */
     size_t n_families;
+    const struct rollout_policy *policies; /* named; one is named "default" */
+    size_t n_policies;
     uint64_t body_max; /* largest request body: sizes the windows */
     struct control_ops ops;
     bool strict;             /* sandbox: required */
@@ -124,11 +131,25 @@ struct model {
     struct rollout_row rollout;                   /* the running or the last one; id "" if there never was one */
     struct series *stable_series, *canary_series; /* of the running rollout, or of plain service (canary NULL) */
     char *evidence;                               /* of an ended rollout: the arms as JSON; NULL while it runs */
+    struct rollout_policy policy;                 /* of the rollout, and where it is */
+    struct rollout_progress progress;
+    struct judgement judgement;    /* the last one; of an ended rollout: the one it ended with */
+    struct judge_counts counts;    /* what it was judged on */
+    struct tally *tally;           /* NULL unless a rollout runs or soaks */
+    double baseline[METRIC_COUNT]; /* the stable's shares of bad answers in the whole rollout: for the soak */
+    struct hold_row *holds;        /* artifacts of it that did harm */
+    size_t n_holds;
     /* private to control */
     struct control *control;
     struct change *changing, *next_change; /* a change that is being written, and those behind it */
     struct undo *undo;                     /* a rollback that is in force and being written */
     uint64_t epoch;                        /* rollbacks so far: a change that began before one is void */
+    uint64_t judged_us, saved_us;          /* when it was last judged; when its progress was last written */
+    bool judged;                           /* judgement says something */
+    bool ordered;                          /* what a judgement asked for is on its way */
+    bool saving;                           /* its progress is */
+    int told;                              /* the verdict that history has */
+    uint64_t told_us;
 };
 size_t control_models(const struct control *c,
                       struct model *const **out); /* in order of registration; valid until the next event */
@@ -136,6 +157,10 @@ struct model *control_model(const struct control *c, struct str name);
 struct version *model_version(const struct model *m, int64_t number);
 const char *version_serving(const struct version *v); /* "stable", "canary", "previous", "none" */
 bool rollout_running(const struct model *m);
+bool rollout_soaking(const struct model *m);
+const struct hold_row *model_hold(const struct model *m, const char *digest); /* NULL: not held */
+const struct rollout_policy *control_policy(const struct control *c, struct str name, struct err *e); /* or NULL */
+size_t control_policies(const struct control *c, const struct rollout_policy **out);
 struct store *control_store(struct control *c);
 const char *control_import_root(const struct control *c);
 const struct budget *control_budget(const struct control *c);
@@ -143,9 +168,10 @@ const struct budget *control_budget(const struct control *c);
 /* ---- changing; done(ctx, e): e->code ERR_OK or why not ---- */
 /* A push. begin → write* → finish; or import. */
 struct push_spec {
-    struct str model, family; /* family p == NULL: the one named like the model, else default */
-    int64_t number;           /* 0: the next one */
-    int64_t canary_bp;        /* -1: none */
+    struct str model, family;             /* family p == NULL: the one named like the model, else default */
+    int64_t number;                       /* 0: the next one */
+    const struct rollout_policy *rollout; /* copied; NULL: none is started */
+    bool retry;                           /* also if its artifact is on hold */
     struct str actor;
     bool raw; /* one model file; else the body begins with a manifest of head_bytes */
     uint64_t head_bytes;
@@ -173,12 +199,17 @@ void push_abort(struct push *p);
 
 void control_register(struct control *c, struct str model, struct str family,
                       void (*done)(void *ctx, const struct err *e), void *ctx);
-/* Starts a rollout of a ready version at a share; a running one is replaced. */
-void control_rollout_start(struct control *c, struct str model, int64_t number, uint32_t share_bp, struct str actor,
-                           void (*done)(void *ctx, const struct err *e), void *ctx);
-void control_rollout_share(struct control *c, struct str model, uint32_t share_bp, struct str actor,
-                           void (*done)(void *ctx, const struct err *e), void *ctx);
-/* number 0: the canary, or with no rollout the newest ready version above the stable one. */
+/* Starts a rollout of a version, which is loaded first, by a policy (copied). One that runs is replaced, or this one is
+ * refused, as the running one's policy says; one that soaks is over then. ERR_CONFLICT: refused; the artifact is on
+ * hold and retry is false. */
+void control_rollout_start(struct control *c, struct str model, int64_t number, const struct rollout_policy *policy,
+                           bool retry, struct str actor, void (*done)(void *ctx, const struct err *e), void *ctx);
+/* pause, resume, skip, set (share_bp; else 0): what a person may ask of a rollout that runs. ERR_CONFLICT: see
+ * rollout_next. */
+void control_rollout_event(struct control *c, struct str model, enum rollout_event_kind kind, uint32_t share_bp,
+                           struct str actor, void (*done)(void *ctx, const struct err *e), void *ctx);
+/* number 0: the canary, or with no rollout the newest ready version above the stable one. A rollout's own version goes
+ * to the soak of its policy, if it has one. */
 void control_promote(struct control *c, struct str model, int64_t number, struct str actor,
                      void (*done)(void *ctx, const struct err *e), void *ctx);
 struct rollback_result {

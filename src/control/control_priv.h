@@ -11,6 +11,7 @@
 struct control {
     struct control_spec spec;
     struct family *families;
+    struct rollout_policy *policies;
     struct loop *loop;
     struct store *store;
     struct router router;
@@ -23,6 +24,7 @@ struct control {
     uint64_t next_series;
     struct retiree *retirees; /* series that requests may still hold */
     struct timer tick;        /* once a second */
+    struct timer conduct;     /* four times a second, while a rollout runs */
     unsigned pools;           /* open */
     struct change *founding;  /* changes that are being written and add a model */
     bool started, announced, stopping;
@@ -52,6 +54,7 @@ struct series *control_series(struct control *c);
 /* Its numbers go to the version's retired ones; it is freed when no request holds it any more. The next control_publish
  * is the first that does not name it: there is one, soon. */
 void control_retire(struct control *c, struct version *v, struct series *s);
+void control_retire_tally(struct control *c, struct tally *t); /* the same for a tally; NULL is fine */
 /* fn(arg) on this loop after every connection thread has been through its loop once more. */
 void control_grace(struct control *c, void (*fn)(struct control *c, void *arg), void *arg);
 /* Frees the retired series that are idle; once in a while. */
@@ -104,28 +107,80 @@ struct change {
     void (*act)(struct change *ch);
     /* Last call; frees ch. */
     void (*finish)(struct change *ch, const struct err *e);
-    /* rows; those with their flag set are written */
+    /* rows; those with their flag set are written. Their heap texts are the change's: change_done. */
     struct model_row model_row;
     struct version_row version_row;
     struct rollout_row rollout_row, ended_row;
+    struct hold_row lift_row;
     struct history_row history_row;
-    bool has_model, has_version, has_rollout, has_ended;
+    bool has_model, has_version, has_rollout, has_ended, has_lift;
+    /* of rollout_row, for when it is in force */
+    struct rollout_policy policy;
+    struct rollout_progress progress;
 };
 void change_submit(struct change *ch);
+/* Frees the rows' texts; the last thing of a finish. */
+void change_done(struct change *ch);
+void rollout_row_done(struct rollout_row *row); /* its texts; they are NULL then */
+void history_row_done(struct history_row *row); /* likewise */
 /* What waits behind a change or a rollback will not come to its turn. */
 void changes_refuse(struct model *m, const struct err *why);
+/* Tells who listens of a line that is durable. */
+void history_told(struct control *c, const struct history_row *h);
 /* A row of history; text by format. */
 void history_fill(struct history_row *h, const struct model *m, int64_t version, const char *kind, struct str actor,
                   const char *fmt, ...) PRINTF(6, 7);
 /* After a model's changing or undo field was cleared: goes on with what waits. */
 void change_next(struct model *m);
 
-/* ---- release.c ---- */
-/* The rows of a new rollout (not the history's). */
-enum err_code rollout_fill(struct change *ch, struct version *canary, uint32_t share_bp, struct err *e) MUST_USE;
+/* ---- release.c: the beginning of a rollout, and promotion ---- */
+/* The rows of a new rollout: all but the kind and the text of history. */
+enum err_code rollout_fill(struct change *ch, struct version *canary, const struct rollout_policy *policy, bool retry,
+                           struct err *e) MUST_USE;
 void rollout_act(struct change *ch);
+/* "takes 5 % of the traffic", "takes 1 % of the traffic, the first of 5 steps (policy careful)". */
+void rollout_takes(char *text, size_t cap, const struct rollout_policy *policy);
 /* The model's serving versions changed: a plain series for stable where it has none. */
 void model_series(struct model *m);
+/* Makes rows of the canary's promotion; soak: it is watched on. ERR_CONFLICT: it is not ready. */
+enum err_code promotion_fill(struct change *ch, bool soak, struct err *e) MUST_USE;
+void promotion_act(struct change *ch);
+/* The canary's series ends (rolled back, replaced). */
+void canary_series_end(struct model *m);
+/* The arms as JSON, for good. */
+void evidence_keep(struct model *m);
+/* m->rollout with its policy, progress and counts as texts, which are the caller's. */
+struct rollout_row rollout_row_of(const struct model *m);
+/* Who serves from then on, as JSON for history; heap. canary 0: the stable one alone. */
+char *serving_json(const struct model *m, int64_t stable, int64_t canary, int64_t share_bp);
+char *judgement_text(const struct model *m); /* the last one as JSON; heap, NULL: there was none */
+
+/* ---- conduct.c: judging, and what follows from it ---- */
+/* Takes up a model's rollout as it was in the store (its row's texts are freed). */
+void conduct_resume(struct model *m, struct rollout_row *row);
+/* A rollout has begun: its policy and progress are in the model, the stable version's series is still the one before.
+ */
+void conduct_begin(struct model *m);
+/* The soak begins: a tally of its own, the baseline is what the stable one did. */
+void conduct_soak(struct model *m);
+void conduct_end(struct model *m); /* nothing is judged any more */
+void conduct_timer(struct timer *t);
+
+/* What is counted of a rollout as text, and back. */
+char *counts_text(const struct model *m);
+/* A person promotes the rollout's own version. */
+void conduct_promote(struct model *m, struct str actor, void (*done)(void *ctx, const struct err *e), void *ctx);
+extern const uint32_t soak_share; /* of the stratum that a soak is counted in */
+/* The rollout's row as the change will have it: with its policy and progress; soak: with the counts of a soak that
+ * begins. Its texts are the caller's. */
+struct rollout_row rollout_row_ahead(const struct change *ch, bool soak);
+/* The row of a rollout whose soak is over, with its texts. */
+struct rollout_row soak_over(const struct model *m, const char *why);
+
+/* ---- undo.c: the way back ---- */
+/* Acts before it returns. harm: the version's artifact is put on hold. done may be NULL. */
+void roll_back(struct model *m, enum rollout_state state, bool harm, struct str actor, const char *reason,
+               void (*done)(void *ctx, const struct rollback_result *r, const struct err *e), void *ctx);
 void canary_sick(struct model *m, const struct err *why);
 /* A rollback's write after the change in progress is through. */
 void undo_go_on(struct model *m);
@@ -134,5 +189,8 @@ void undo_void(struct change *ch);
 /* True, and *why: a try to write the model's rollback has failed. Nothing else is written before it. */
 bool undo_stuck(const struct model *m, struct err *why);
 void undo_free(struct undo *u); /* NULL is fine */
+/* The memory of holds. */
+void hold_add(struct model *m, const struct hold_row *row);
+void hold_lift(struct model *m, const char *digest);
 
 #endif

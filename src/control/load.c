@@ -208,7 +208,7 @@ static void on_sick(void *ctx, struct pool *p, const struct err *last)
     struct err e;
 
     v->why = *last;
-    if (rollout_running(m) && m->rollout.canary == v->row.number) {
+    if ((rollout_running(m) || rollout_soaking(m)) && m->rollout.canary == v->row.number) {
         canary_sick(m, last);
     }
     if (!pool_productive(p)) {

@@ -63,7 +63,8 @@ void control_grace(struct control *c, void (*fn)(struct control *c, void *arg), 
 
 struct retiree {
     struct retiree *next;
-    struct series *series;
+    struct series *series; /* or NULL: */
+    struct tally *tally;
     struct version *version;      /* whose totals it adds to; NULL: nobody's */
     bool waits;                   /* for the next snapshot: the one in force may still name it */
     bool grace;                   /* no thread can find it any more */
@@ -113,14 +114,39 @@ void control_retire(struct control *c, struct version *v, struct series *s)
     c->retirees = r;
 }
 
+void control_retire_tally(struct control *c, struct tally *t)
+{
+    struct retiree *r;
+
+    if (!t) {
+        return;
+    }
+    r = xcalloc(1, sizeof(*r));
+    r->tally = t;
+    r->waits = true;
+    r->next = c->retirees;
+    c->retirees = r;
+}
+
+static bool retiree_idle(const struct retiree *r)
+{
+    return r->series ? series_idle(r->series) : tally_idle(r->tally);
+}
+
+static void retiree_free(struct retiree *r)
+{
+    series_free(r->series);
+    tally_free(r->tally);
+    free(r);
+}
+
 void control_retirees_look(struct control *c)
 {
     for (struct retiree **at = &c->retirees, *r; (r = *at) != NULL;) {
-        if (r->grace && series_idle(r->series)) {
+        if (r->grace && retiree_idle(r)) {
             *at = r->next;
             retiree_count(r);
-            series_free(r->series);
-            free(r);
+            retiree_free(r);
         } else {
             at = &r->next;
         }
@@ -131,8 +157,7 @@ void control_retirees_free(struct control *c)
 {
     for (struct retiree *r; (r = c->retirees) != NULL;) {
         c->retirees = r->next;
-        series_free(r->series);
-        free(r);
+        retiree_free(r);
     }
 }
 
@@ -181,6 +206,11 @@ static struct route *route_of(const struct model *m)
         t->share_bp = (uint32_t)m->rollout.share_bp;
         snprintf(t->salt, sizeof(t->salt), "%s", m->rollout.id);
     }
+    t->soaking = rollout_soaking(m);
+    if (m->tally && (t->soaking || (t->canary >= 0 && t->share_bp > 0 && t->share_bp < 10000))) {
+        t->tally = m->tally; /* with no share, or all of it, there is nothing to compare */
+        t->stratum = tally_stratum(m->tally, t->soaking ? soak_share : t->share_bp);
+    }
     return t;
 }
 
@@ -194,6 +224,7 @@ void control_publish(struct control *c)
 {
     struct snapshot *s = snapshot_new();
 
+    s->starting = !c->started;
     s->ready = c->announced && !c->stopping;
     for (size_t i = 0; i < c->n_models; i++) {
         struct model *m = c->models[i];

@@ -21,7 +21,9 @@ struct push {
     struct model *model; /* an existing one, or the push's own until it is registered */
     bool own_model;
     char name[NAME_MAX_LEN + 1], family[NAME_MAX_LEN + 1], actor[64];
-    int64_t number, canary_bp;
+    int64_t number;
+    struct rollout_policy policy;
+    bool has_policy, retry;
     bool raw;
     uint64_t head_bytes;
     struct buf head; /* the manifest as it comes in */
@@ -128,7 +130,11 @@ enum err_code push_begin(struct push **out, struct control *c, const struct push
     }
     snprintf(p->actor, sizeof(p->actor), STR_FMT, STR_ARG(spec->actor));
     p->number = spec->number;
-    p->canary_bp = spec->canary_bp;
+    p->has_policy = spec->rollout != NULL;
+    if (spec->rollout) {
+        p->policy = *spec->rollout;
+    }
+    p->retry = spec->retry;
     p->raw = spec->raw;
     p->head_bytes = spec->head_bytes;
     buf_init(&p->head, MANIFEST_BYTES_MAX);
@@ -202,7 +208,7 @@ static void push_free(struct push *p)
     manifest_done(&p->manifest);
     buf_done(&p->head);
     free(p->import);
-    free(p->change.rollout_row.evidence);
+    change_done(&p->change);
     free(p);
 }
 
@@ -241,8 +247,27 @@ static void take_back(struct push *p)
 
 /* ---- registration ---- */
 
+/* The pushed version is not among the model's yet. */
+static char *serving_now(const struct push *p, int64_t stable, int64_t share_bp)
+{
+    struct version **all = xmalloc((p->model->n_versions + 1) * sizeof(all[0]));
+    struct model with = *p->model;
+    char *text;
+
+    for (size_t i = 0; i < with.n_versions; i++) {
+        all[i] = with.versions[i];
+    }
+    all[with.n_versions] = p->version;
+    with.versions = all;
+    with.n_versions++;
+    text = serving_json(&with, stable, share_bp > 0 ? p->version->row.number : 0, share_bp);
+    free(all);
+    return text;
+}
+
 static enum err_code register_prepare(struct change *ch, struct err *e)
 {
+    char takes[200];
     struct push *p = CONTAINER_OF(ch, struct push, change);
     struct model *m = p->model;
     struct version *v = p->version;
@@ -261,19 +286,21 @@ static enum err_code register_prepare(struct change *ch, struct err *e)
         ch->model_row = m->row;
         ch->model_row.stable = v->row.number;
         ch->has_model = true;
-    } else if (p->canary_bp >= 0) {
-        if (rollout_fill(ch, v, (uint32_t)p->canary_bp, e) != ERR_OK) {
+    } else if (p->has_policy) {
+        if (rollout_fill(ch, v, &p->policy, p->retry, e) != ERR_OK) {
             return e->code;
         }
+        rollout_takes(takes, sizeof(takes), &p->policy);
         history_fill(&ch->history_row, m, v->row.number, "rollout_started", str_of(p->actor),
-                     "version %lld was pushed (%s, %llu bytes) and takes %.4g %% of the traffic beside version %lld",
-                     (long long)v->row.number, v->row.backend, (unsigned long long)v->row.bytes,
-                     (double)p->canary_bp / 100, (long long)m->row.stable);
+                     "version %lld was pushed (%s, %llu bytes) and %s beside version %lld", (long long)v->row.number,
+                     v->row.backend, (unsigned long long)v->row.bytes, takes, (long long)m->row.stable);
+        ch->history_row.serving = serving_now(p, m->row.stable, ch->progress.share_bp);
         return ERR_OK;
     }
     history_fill(&ch->history_row, m, v->row.number, "pushed", str_of(p->actor),
                  "version %lld was pushed (%s, %llu bytes)%s", (long long)v->row.number, v->row.backend,
                  (unsigned long long)v->row.bytes, ch->has_model ? " and is the stable version" : "");
+    ch->history_row.serving = ch->has_model ? serving_now(p, v->row.number, 0) : NULL;
     return ERR_OK;
 }
 
@@ -349,7 +376,7 @@ static void on_loaded(void *ctx, const struct err *e)
         return;
     }
     p->result.load_ms = p->version->load_ms;
-    stable = p->canary_bp >= 0 ? model_version(p->model, p->model->row.stable) : NULL;
+    stable = p->has_policy ? model_version(p->model, p->model->row.stable) : NULL;
     if (stable && !version_loaded(stable)) {
         p->beside = stable;
         stable->claims++;
@@ -372,9 +399,9 @@ static void on_loaded_again(void *ctx, const struct err *e)
     struct version *v = model_version(p->model, p->result.number);
 
     p->result.load_ms = v ? v->load_ms : 0;
-    if (e->code == ERR_OK && p->canary_bp >= 0 && p->model->row.stable != p->result.number) {
-        control_rollout_start(p->c, str_of(p->name), p->result.number, (uint32_t)p->canary_bp, str_of(p->actor),
-                              on_again, p);
+    if (e->code == ERR_OK && p->has_policy && p->model->row.stable != p->result.number) {
+        control_rollout_start(p->c, str_of(p->name), p->result.number, &p->policy, p->retry, str_of(p->actor), on_again,
+                              p);
     } else {
         push_end(p, e);
     }
@@ -552,6 +579,7 @@ static void naming_finish(struct change *ch, const struct err *e)
     struct naming *n = CONTAINER_OF(ch, struct naming, change);
 
     n->done(n->ctx, e);
+    change_done(ch);
     if (n->own) {
         free(ch->model);
     }

@@ -49,6 +49,9 @@ static enum err_code no_model(const struct router *r, struct str model, struct e
     char known[256];
     size_t at = 0, n = 0;
 
+    if (atomic_load_explicit(&r->now, memory_order_acquire)->starting) {
+        return err_set(e, ERR_UNAVAILABLE, "the server is still starting");
+    }
     known[0] = '\0';
     for (const struct route *t; (t = router_next(r, &at)) != NULL && n + 4 < sizeof(known);) {
         int w = snprintf(known + n, sizeof(known) - n, "%s%s", n ? ", " : "", t->name);

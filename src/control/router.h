@@ -16,6 +16,7 @@
 #include "base/err.h"
 #include "base/map.h"
 #include "control/series.h"
+#include "control/tally.h"
 #include "inference/tensor.h"
 
 enum arm { ARM_STABLE, ARM_CANARY, ARM_DIRECT };
@@ -40,6 +41,9 @@ struct route {
     size_t n_versions;
     int stable, canary; /* index in versions, -1: none */
     struct series *stable_series, *canary_series;
+    struct tally *tally; /* of the running or soaking rollout, or NULL; lives like a series */
+    unsigned stratum;    /* in it, of share_bp */
+    bool soaking;        /* the stable one is what is watched */
     uint32_t share_bp;
     uint64_t timeout_us;     /* deadline of a request that names none */
     uint64_t queue_requests; /* most that may wait for a cold version */
@@ -47,6 +51,7 @@ struct route {
 };
 struct snapshot {
     struct map routes; /* name -> struct route */
+    bool starting;     /* what there is has not been read from the store yet */
     bool ready;        /* the server as a whole: every model's stable version is ready */
 };
 

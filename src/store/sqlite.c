@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Rows in SQLite: one connection, prepared statements, one transaction a change.
+/* SQLite itself: one connection, its settings, its schema, its statements, its errors. rows_write.c and rows_read.c use
+ * them.
  *
  * WAL with synchronous=FULL: a COMMIT that returns has been synced. The checkpoint is called here and not left to
  * SQLite, because SQLite would swallow its errors, and a failed sync must stop the writing. A failed COMMIT may still
@@ -11,13 +12,12 @@
  * Thread: the store thread. */
 #include <errno.h>
 #include <fcntl.h>
-#include <sqlite3.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 #include "base/log.h"
-#include "store/store_priv.h"
+#include "store/sqlite.h"
 
 #define APPLICATION_ID 1466263922 /* "Weir" */
 #define CHECKPOINT_PAGES 1000
@@ -25,31 +25,15 @@
 
 extern const char embed_store_migrations_0001_init_sql[];
 extern const char embed_store_migrations_0002_costs_sql[];
+extern const char embed_store_migrations_0003_rollouts_sql[];
 
 static const char *const migrations[] = {
     embed_store_migrations_0001_init_sql,
     embed_store_migrations_0002_costs_sql,
+    embed_store_migrations_0003_rollouts_sql,
 };
 
-enum statement {
-    SQL_BEGIN,
-    SQL_COMMIT,
-    SQL_ROLLBACK,
-    SQL_PUT_MODEL,
-    SQL_ADD_VERSION,
-    SQL_PUT_ROLLOUT,
-    SQL_ADD_HISTORY,
-    SQL_MODELS,
-    SQL_VERSIONS,
-    SQL_ROLLOUTS,
-    SQL_HISTORY,
-    SQL_HISTORY_OF,
-    SQL_DIGEST,
-    SQL_PUT_COST,
-    SQL_COSTS,
-    SQL_COUNT,
-};
-_Static_assert(SQL_COUNT <= STORE_STATEMENTS, "struct store has too little room for the statements");
+#define HISTORY_COLUMNS "seq, at_ms, model, version, kind, actor, text, serving, evidence"
 
 static const char *const sql_texts[SQL_COUNT] = {
     [SQL_BEGIN] = "BEGIN IMMEDIATE",
@@ -62,24 +46,39 @@ static const char *const sql_texts[SQL_COUNT] = {
     [SQL_ADD_VERSION] =
         "INSERT INTO version (model, number, digest, backend, bytes, created_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
     [SQL_PUT_ROLLOUT] =
-        "INSERT INTO rollout (id, model, stable, canary, share_bp, state, started_ms, ended_ms, reason, evidence) "
-        "VALUES (?1, ?2, NULLIF(?3, 0), NULLIF(?4, 0), ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT (id) DO UPDATE SET "
+        "INSERT INTO rollout (id, model, stable, canary, share_bp, state, started_ms, ended_ms, reason, evidence, "
+        "policy, progress, counts) "
+        "VALUES (?1, ?2, NULLIF(?3, 0), NULLIF(?4, 0), ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13) "
+        "ON CONFLICT (id) DO UPDATE SET "
         "model = excluded.model, stable = excluded.stable, canary = excluded.canary, share_bp = excluded.share_bp, "
         "state = excluded.state, started_ms = excluded.started_ms, ended_ms = excluded.ended_ms, "
-        "reason = excluded.reason, evidence = excluded.evidence",
-    [SQL_ADD_HISTORY] =
-        "INSERT INTO history (at_ms, model, version, kind, actor, text) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        "reason = excluded.reason, evidence = excluded.evidence, policy = excluded.policy, "
+        "progress = excluded.progress, counts = excluded.counts",
+    [SQL_PUT_PROGRESS] =
+        "UPDATE rollout SET progress = ?2, counts = ?3 WHERE id = ?1 AND state IN ('running', 'soaking')",
+    [SQL_PUT_HOLD] = "INSERT INTO hold (model, digest, since_ms, reason) VALUES (?1, ?2, ?3, ?4) "
+                     "ON CONFLICT (model, digest) DO UPDATE SET since_ms = excluded.since_ms, "
+                     "reason = excluded.reason",
+    [SQL_LIFT_HOLD] = "DELETE FROM hold WHERE model = ?1 AND digest = ?2",
+    [SQL_ADD_HISTORY] = "INSERT INTO history (at_ms, model, version, kind, actor, text, serving, evidence) "
+                        "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
     [SQL_MODELS] =
         "SELECT name, family, IFNULL(stable, 0), IFNULL(previous, 0), created_ms FROM model ORDER BY created_ms, name",
     [SQL_VERSIONS] = "SELECT model, number, digest, backend, bytes, created_ms FROM version ORDER BY model, number",
     [SQL_ROLLOUTS] = "SELECT id, model, IFNULL(stable, 0), IFNULL(canary, 0), share_bp, state, started_ms, ended_ms, "
-                     "reason, evidence "
+                     "reason, evidence, policy, progress, counts "
                      "FROM rollout WHERE rowid IN (SELECT MAX(rowid) FROM rollout GROUP BY model) ORDER BY model",
-    [SQL_HISTORY] =
-        "SELECT seq, at_ms, model, version, kind, actor, text FROM history WHERE seq < ?1 ORDER BY seq DESC LIMIT ?2",
+    [SQL_HOLDS] = "SELECT model, digest, since_ms, reason FROM hold ORDER BY model, digest",
+    [SQL_SEQ] = "SELECT IFNULL(MAX(seq), 0) FROM history",
+    [SQL_HISTORY] = "SELECT " HISTORY_COLUMNS " FROM history WHERE seq < ?1 ORDER BY seq DESC LIMIT ?2",
     [SQL_HISTORY_OF] =
-        ("SELECT seq, at_ms, model, version, kind, actor, text FROM history WHERE seq < ?1 AND model = ?3 "
-         "ORDER BY seq DESC LIMIT ?2"),
+        "SELECT " HISTORY_COLUMNS " FROM history WHERE seq < ?1 AND model = ?3 ORDER BY seq DESC LIMIT ?2",
+    [SQL_HISTORY_AFTER] = "SELECT " HISTORY_COLUMNS " FROM history WHERE seq > ?1 ORDER BY seq LIMIT ?2",
+    [SQL_HISTORY_AFTER_OF] =
+        "SELECT " HISTORY_COLUMNS " FROM history WHERE seq > ?1 AND model = ?3 ORDER BY seq LIMIT ?2",
+    /* By seq and not by time: that says what came last also where the clock was set back. */
+    [SQL_SERVING_AT] = "SELECT " HISTORY_COLUMNS " FROM history WHERE model = ?1 AND serving IS NOT NULL AND "
+                       "at_ms <= ?2 ORDER BY seq DESC LIMIT 1",
     [SQL_DIGEST] = "SELECT 1 FROM version WHERE digest = ?1 LIMIT 1",
     [SQL_PUT_COST] = "INSERT INTO cost (digest, device, bytes, measured_ms) VALUES (?1, ?2, ?3, ?4) "
                      "ON CONFLICT (digest, device) DO UPDATE SET bytes = excluded.bytes, "
@@ -88,15 +87,9 @@ static const char *const sql_texts[SQL_COUNT] = {
                   "ORDER BY digest, device",
 };
 
-const char *const rollout_state_names[] = {
-    [ROLLOUT_RUNNING] = "running", [ROLLOUT_PROMOTED] = "promoted", [ROLLOUT_ROLLED_BACK] = "rolled_back",
-    [ROLLOUT_ABORTED] = "aborted", [ROLLOUT_REPLACED] = "replaced",
-};
-
 /* ---- errors ---- */
 
-/* From the connection's last error; doing: "register version 3 of intent". */
-static enum err_code db_fail(struct store *s, struct err *e, const char *doing)
+enum err_code db_fail(struct store *s, struct err *e, const char *doing)
 {
     int code = s->db ? sqlite3_extended_errcode(s->db) : SQLITE_NOMEM;
     const char *text = s->db ? sqlite3_errmsg(s->db) : "out of memory";
@@ -309,13 +302,12 @@ void db_close(struct store *s)
 
 /* ---- statements ---- */
 
-static void bind_text(sqlite3_stmt *st, int at, const char *text)
+void db_bind_text(sqlite3_stmt *st, int at, const char *text)
 {
-    sqlite3_bind_text(st, at, text, -1, SQLITE_STATIC); /* NULL binds NULL */
+    sqlite3_bind_text(st, at, text, -1, SQLITE_STATIC);
 }
 
-/* Runs one that gives no rows. */
-static bool run(struct store *s, enum statement which)
+bool db_run(struct store *s, enum statement which)
 {
     sqlite3_stmt *st = s->statements[which];
     bool ok = sqlite3_step(st) == SQLITE_DONE;
@@ -324,103 +316,8 @@ static bool run(struct store *s, enum statement which)
     return ok;
 }
 
-/* False if a text is longer than its field: then the row was not written by us. */
-static bool column_text(sqlite3_stmt *st, int at, char *out, size_t cap)
-{
-    const char *p = (const char *)sqlite3_column_text(st, at);
-    return str_copy(out, cap, (struct str){p ? p : "", (size_t)sqlite3_column_bytes(st, at)});
-}
-
-/* ---- one change ---- */
-
-static bool put_model(struct store *s, const struct model_row *m)
-{
-    sqlite3_stmt *st = s->statements[SQL_PUT_MODEL];
-    bind_text(st, 1, m->name);
-    bind_text(st, 2, m->family);
-    sqlite3_bind_int64(st, 3, m->stable);
-    sqlite3_bind_int64(st, 4, m->previous);
-    sqlite3_bind_int64(st, 5, m->created_ms);
-    return run(s, SQL_PUT_MODEL);
-}
-
-static bool add_version(struct store *s, const struct version_row *v)
-{
-    sqlite3_stmt *st = s->statements[SQL_ADD_VERSION];
-    bind_text(st, 1, v->model);
-    sqlite3_bind_int64(st, 2, v->number);
-    bind_text(st, 3, v->digest);
-    bind_text(st, 4, v->backend);
-    sqlite3_bind_int64(st, 5, (sqlite3_int64)v->bytes);
-    sqlite3_bind_int64(st, 6, v->created_ms);
-    return run(s, SQL_ADD_VERSION);
-}
-
-static bool put_rollout(struct store *s, const struct rollout_row *r)
-{
-    sqlite3_stmt *st = s->statements[SQL_PUT_ROLLOUT];
-    bind_text(st, 1, r->id);
-    bind_text(st, 2, r->model);
-    sqlite3_bind_int64(st, 3, r->stable);
-    sqlite3_bind_int64(st, 4, r->canary);
-    sqlite3_bind_int64(st, 5, r->share_bp);
-    bind_text(st, 6, rollout_state_names[r->state]);
-    sqlite3_bind_int64(st, 7, r->started_ms);
-    sqlite3_bind_int64(st, 8, r->ended_ms);
-    bind_text(st, 9, r->reason);
-    bind_text(st, 10, r->evidence);
-    return run(s, SQL_PUT_ROLLOUT);
-}
-
-static bool add_history(struct store *s, const struct history_row *h)
-{
-    sqlite3_stmt *st = s->statements[SQL_ADD_HISTORY];
-    sqlite3_bind_int64(st, 1, h->at_ms);
-    bind_text(st, 2, h->model);
-    sqlite3_bind_int64(st, 3, h->version);
-    bind_text(st, 4, h->kind);
-    bind_text(st, 5, h->actor);
-    bind_text(st, 6, h->text);
-    return run(s, SQL_ADD_HISTORY);
-}
-
-static enum err_code version_fail(struct store *s, const struct version_row *v, struct err *e)
-{
-    switch (sqlite3_extended_errcode(s->db)) {
-    case SQLITE_CONSTRAINT_PRIMARYKEY:
-        return err_set(e, ERR_CONFLICT, "version %lld of %s exists already: choose another number",
-                       (long long)v->number, v->model);
-    case SQLITE_CONSTRAINT_UNIQUE:
-        return err_set(e, ERR_CONFLICT, "%s has these files already, as another version (digest %.12s)", v->model,
-                       v->digest);
-    default:
-        return db_fail(s, e, "register the version");
-    }
-}
-
-/* Inside the transaction. */
-static enum err_code apply_rows(struct store *s, const struct store_change *c, struct err *e)
-{
-    if (c->model && !put_model(s, c->model)) {
-        return db_fail(s, e, "store the model");
-    }
-    if (c->version && !add_version(s, c->version)) {
-        return version_fail(s, c->version, e);
-    }
-    /* The ended one first: a model has at most one that runs. */
-    if (c->rollout_ended && !put_rollout(s, c->rollout_ended)) {
-        return db_fail(s, e, "end the rollout");
-    }
-    if (c->rollout && !put_rollout(s, c->rollout)) {
-        return sqlite3_extended_errcode(s->db) == SQLITE_CONSTRAINT_UNIQUE
-                   ? err_set(e, ERR_CONFLICT, "%s has a rollout running already: end that one first", c->rollout->model)
-                   : db_fail(s, e, "store the rollout");
-    }
-    return add_history(s, c->history) ? ERR_OK : db_fail(s, e, "write the history");
-}
-
 /* The change is durable already; a checkpoint that fails only says something about the next ones. */
-static void checkpoint(struct store *s)
+void db_checkpoint(struct store *s)
 {
     if (s->wal_pages < CHECKPOINT_PAGES) {
         return;
@@ -433,213 +330,10 @@ static void checkpoint(struct store *s)
     }
 }
 
-enum err_code store_apply(struct store *s, const struct store_change *c, struct err *e)
-{
-    assert(c->history != NULL);
-    enum err_code rc = store_writable(s, e);
-    if (rc != ERR_OK) {
-        return rc;
-    }
-    if (!run(s, SQL_BEGIN)) {
-        return db_fail(s, e, "begin the change");
-    }
-    rc = apply_rows(s, c, e);
-    if (rc == ERR_OK && !run(s, SQL_COMMIT)) {
-        rc = sqlite3_extended_errcode(s->db) == SQLITE_CONSTRAINT_FOREIGNKEY
-                 ? err_set(e, ERR_CONFLICT, "the change names a model or a version that does not exist")
-                 : db_fail(s, e, "store the change");
-    }
-    if (rc != ERR_OK) {
-        if (!sqlite3_get_autocommit(s->db) && !run(s, SQL_ROLLBACK) && !sqlite3_get_autocommit(s->db)) {
-            store_break(s, "a change that could not be taken back");
-        }
-        return rc;
-    }
-    if (c->version) {
-        tree_unpin(s, c->version->digest);
-    }
-    checkpoint(s);
-    return ERR_OK;
-}
-
-enum err_code store_put_cost(struct store *s, const struct cost_row *c, struct err *e)
-{
-    sqlite3_stmt *st = s->statements[SQL_PUT_COST];
-    enum err_code rc = store_writable(s, e);
-    if (rc != ERR_OK) {
-        return rc;
-    }
-    bind_text(st, 1, c->digest);
-    bind_text(st, 2, c->device);
-    sqlite3_bind_int64(st, 3, (sqlite3_int64)c->bytes);
-    sqlite3_bind_int64(st, 4, c->measured_ms);
-    if (!run(s, SQL_PUT_COST)) {
-        return db_fail(s, e, "store a measurement");
-    }
-    checkpoint(s);
-    return ERR_OK;
-}
-
-/* ---- reading ---- */
-
-static bool read_model(sqlite3_stmt *st, void *row)
-{
-    struct model_row *m = row;
-    m->stable = sqlite3_column_int64(st, 2);
-    m->previous = sqlite3_column_int64(st, 3);
-    m->created_ms = sqlite3_column_int64(st, 4);
-    return column_text(st, 0, m->name, sizeof m->name) && column_text(st, 1, m->family, sizeof m->family);
-}
-
-static bool read_version(sqlite3_stmt *st, void *row)
-{
-    struct version_row *v = row;
-    v->number = sqlite3_column_int64(st, 1);
-    v->bytes = (uint64_t)sqlite3_column_int64(st, 4);
-    v->created_ms = sqlite3_column_int64(st, 5);
-    return column_text(st, 0, v->model, sizeof v->model) && column_text(st, 2, v->digest, sizeof v->digest) &&
-           column_text(st, 3, v->backend, sizeof v->backend);
-}
-
-static bool read_rollout(sqlite3_stmt *st, void *row)
-{
-    struct rollout_row *r = row;
-    char state[16];
-    bool known = false;
-    r->stable = sqlite3_column_int64(st, 2);
-    r->canary = sqlite3_column_int64(st, 3);
-    r->share_bp = sqlite3_column_int64(st, 4);
-    r->started_ms = sqlite3_column_int64(st, 6);
-    r->ended_ms = sqlite3_column_int64(st, 7);
-    if (!column_text(st, 0, r->id, sizeof r->id) || !column_text(st, 1, r->model, sizeof r->model) ||
-        !column_text(st, 5, state, sizeof state) || !column_text(st, 8, r->reason, sizeof r->reason)) {
-        return false;
-    }
-    for (size_t i = 0; i < COUNT_OF(rollout_state_names); i++) {
-        if (strcmp(state, rollout_state_names[i]) == 0) {
-            r->state = (enum rollout_state)i;
-            known = true;
-        }
-    }
-    const char *evidence = (const char *)sqlite3_column_text(st, 9);
-    r->evidence = known && evidence ? xstrdup(evidence) : NULL;
-    return known;
-}
-
-static bool read_cost(sqlite3_stmt *st, void *row)
-{
-    struct cost_row *c = row;
-    c->bytes = (uint64_t)sqlite3_column_int64(st, 2);
-    c->measured_ms = sqlite3_column_int64(st, 3);
-    return column_text(st, 0, c->digest, sizeof c->digest) && column_text(st, 1, c->device, sizeof c->device);
-}
-
-static bool read_history(sqlite3_stmt *st, void *row)
-{
-    struct history_row *h = row;
-    h->seq = sqlite3_column_int64(st, 0);
-    h->at_ms = sqlite3_column_int64(st, 1);
-    h->version = sqlite3_column_int64(st, 3);
-    return column_text(st, 2, h->model, sizeof h->model) && column_text(st, 4, h->kind, sizeof h->kind) &&
-           column_text(st, 5, h->actor, sizeof h->actor) && column_text(st, 6, h->text, sizeof h->text);
-}
-
-/* All rows of a bound statement into a heap array; *n counts those that are complete, on failure too. */
-static enum err_code read_all(struct store *s, enum statement which, size_t size,
-                              bool (*read)(sqlite3_stmt *st, void *row), void **rows, size_t *n, struct err *e)
-{
-    sqlite3_stmt *st = s->statements[which];
-    enum err_code rc = ERR_OK;
-    size_t cap = 0;
-    int step;
-    while ((step = sqlite3_step(st)) == SQLITE_ROW) {
-        if (*n == cap) {
-            cap = cap ? cap * 2 : 16;
-            *rows = xrealloc(*rows, cap * size);
-        }
-        char *row = (char *)*rows + *n * size;
-        memset(row, 0, size);
-        if (!read(st, row)) {
-            rc = err_set(e, ERR_STORAGE, "%s is damaged: a row does not fit its type: put a backup in its place",
-                         s->db_path);
-            break;
-        }
-        ++*n;
-    }
-    if (rc == ERR_OK && step != SQLITE_DONE) {
-        rc = db_fail(s, e, "read the store");
-    }
-    sqlite3_reset(st);
-    sqlite3_clear_bindings(st);
-    return rc;
-}
-
-void store_state_done(struct store_state *st)
-{
-    for (size_t i = 0; i < st->n_rollouts; i++) {
-        free(st->rollouts[i].evidence);
-    }
-    free(st->models);
-    free(st->versions);
-    free(st->rollouts);
-    free(st->costs);
-    *st = (struct store_state){0};
-}
-
-enum err_code store_load(struct store *s, struct store_state *out, struct err *e)
-{
-    store_assert_thread(s);
-    struct store_state st = {0};
-    void *models = NULL, *versions = NULL, *rollouts = NULL, *costs = NULL;
-    enum err_code rc = read_all(s, SQL_MODELS, sizeof *st.models, read_model, &models, &st.n_models, e);
-    if (rc == ERR_OK) {
-        rc = read_all(s, SQL_VERSIONS, sizeof *st.versions, read_version, &versions, &st.n_versions, e);
-    }
-    if (rc == ERR_OK) {
-        rc = read_all(s, SQL_ROLLOUTS, sizeof *st.rollouts, read_rollout, &rollouts, &st.n_rollouts, e);
-    }
-    if (rc == ERR_OK) {
-        rc = read_all(s, SQL_COSTS, sizeof *st.costs, read_cost, &costs, &st.n_costs, e);
-    }
-    st.models = models;
-    st.versions = versions;
-    st.rollouts = rollouts;
-    st.costs = costs;
-    if (rc != ERR_OK) {
-        store_state_done(&st);
-        return rc;
-    }
-    *out = st;
-    return ERR_OK;
-}
-
-enum err_code store_history(struct store *s, const char *model, int64_t before, size_t limit, struct history_row **out,
-                            size_t *n, struct err *e)
-{
-    store_assert_thread(s);
-    enum statement which = model ? SQL_HISTORY_OF : SQL_HISTORY;
-    sqlite3_stmt *st = s->statements[which];
-    void *rows = NULL;
-    size_t count = 0;
-    sqlite3_bind_int64(st, 1, before > 0 ? before : INT64_MAX);
-    sqlite3_bind_int64(st, 2, (sqlite3_int64)MIN(limit, (size_t)1000));
-    if (model) {
-        bind_text(st, 3, model);
-    }
-    enum err_code rc = read_all(s, which, sizeof **out, read_history, &rows, &count, e);
-    if (rc != ERR_OK) {
-        free(rows);
-        return rc;
-    }
-    *out = rows;
-    *n = count;
-    return ERR_OK;
-}
-
 bool db_names_digest(struct store *s, const char *digest)
 {
     sqlite3_stmt *st = s->statements[SQL_DIGEST];
-    bind_text(st, 1, digest);
+    db_bind_text(st, 1, digest);
     int step = sqlite3_step(st);
     sqlite3_reset(st);
     sqlite3_clear_bindings(st);

@@ -16,8 +16,8 @@
  * manifest.json: the one folder that a worker gets to see. A tree becomes visible by one rename, complete. What a crash
  * leaves half done (temporary folders, trees that no version names, blobs that no tree names) is removed by store_open.
  *
- * Thread: store_open, store_post and store_close by the owner; sha256_hex, manifest_* and store_state_done by any; all
- * others on the store thread only (asserted). */
+ * Thread: store_open, store_post and store_close by the owner; sha256_hex, manifest_*, history_done and
+ * store_state_done by any; all others on the store thread only (asserted). */
 #ifndef WEIR_STORE_STORE_H
 #define WEIR_STORE_STORE_H
 
@@ -56,8 +56,16 @@ struct version_row {
     uint64_t bytes;
     int64_t created_ms;
 };
-enum rollout_state { ROLLOUT_RUNNING, ROLLOUT_PROMOTED, ROLLOUT_ROLLED_BACK, ROLLOUT_ABORTED, ROLLOUT_REPLACED };
-extern const char *const rollout_state_names[]; /* "running", "promoted", "rolled_back", "aborted", "replaced" */
+enum rollout_state {
+    ROLLOUT_RUNNING,
+    ROLLOUT_PROMOTED, /* and nothing of it is left to do */
+    ROLLOUT_ROLLED_BACK,
+    ROLLOUT_ABORTED,
+    ROLLOUT_REPLACED,
+    ROLLOUT_SOAKING, /* its version is the stable one, and still watched */
+};
+/* "running", "promoted", "rolled_back", "aborted", "replaced", "soaking" */
+extern const char *const rollout_state_names[];
 struct rollout_row {
     char id[40]; /* also the salt of the assignment */
     char model[NAME_MAX_LEN + 1];
@@ -66,7 +74,11 @@ struct rollout_row {
     enum rollout_state state;
     int64_t started_ms, ended_ms; /* 0: still running */
     char reason[512];
-    char *evidence; /* JSON text of the arms when it ended, heap, may be NULL; read rows: owned by the state */
+    /* JSON texts, heap, may be NULL; of rows that were read: owned by the state */
+    char *evidence; /* the arms when it ended */
+    char *policy;   /* by which it goes on */
+    char *progress; /* where it is */
+    char *counts;   /* what the judge has counted */
 };
 struct history_row {
     int64_t seq; /* given by the store */
@@ -76,6 +88,17 @@ struct history_row {
     char kind[32];   /* "pushed", "rollout_started", "share_set", "promoted", "rolled_back", "failed", … */
     char actor[64];  /* who: "admin", "weir (circuit breaker)" */
     char text[512];  /* one sentence for a person */
+    /* JSON texts, heap, may be NULL; of rows that were read: history_done */
+    char *serving;  /* from then on: [{"version","digest","share_bp"}…]; NULL: as before */
+    char *evidence; /* on which it was decided */
+};
+
+/* An artifact that did harm: no rollout of it begins again unless a person says so. */
+struct hold_row {
+    char model[NAME_MAX_LEN + 1];
+    char digest[65];
+    int64_t since_ms;
+    char reason[512];
 };
 
 struct cost_row {
@@ -85,22 +108,29 @@ struct cost_row {
     int64_t measured_ms;
 };
 
-/* One transaction. Each pointer may be NULL; models and rollouts are inserted or replaced by their key, versions only
- * inserted. ERR_STORAGE (disk full, I/O error: nothing of it happened), ERR_CONFLICT (a version number or digest is
- * taken, a second rollout would run, a row names a version that does not exist). After a failed fsync the store is
- * read-only until restart and every apply says so; only then may the restart find that the change was kept after all.
+/* One transaction. Each pointer may be NULL; models, rollouts and holds are inserted or replaced by their key, versions
+ * only inserted; lifting a hold that is not there is fine. ERR_STORAGE (disk full, I/O error: nothing of it happened),
+ * ERR_CONFLICT (a version number or digest is taken, a second rollout would run, a row names a version that does not
+ * exist). After a failed fsync the store is read-only until restart and every apply says so; only then may the restart
+ * find that the change was kept after all.
  */
 struct store_change {
     const struct model_row *model;
     const struct version_row *version;
     const struct rollout_row *rollout;
     const struct rollout_row *rollout_ended; /* a second one, for "replaced" */
-    const struct history_row *history;       /* required; seq is ignored */
+    const struct hold_row *hold, *lift;      /* lift: by model and digest */
+    struct history_row *history;             /* required; its seq is set when it is durable */
 };
 enum err_code store_apply(struct store *s, const struct store_change *c, struct err *e) MUST_USE;
 
-/* Everything, for the start. Arrays are the caller's: store_state_done. rollouts: each model's last one (running or
- * ended). */
+/* Where a running or soaking rollout is now, by its id; no line of history, for nothing was decided. Durable.
+ * ERR_NOT_FOUND: it has ended, or there never was one: nothing was written. ERR_STORAGE. */
+enum err_code store_progress(struct store *s, const char *rollout, const char *progress, const char *counts,
+                             struct err *e) MUST_USE;
+
+/* Everything, for the start. Arrays are the caller's: store_state_done. rollouts: each model's last one (running,
+ * soaking or ended). */
 struct store_state {
     struct model_row *models;
     size_t n_models;
@@ -110,6 +140,9 @@ struct store_state {
     size_t n_rollouts;
     struct cost_row *costs; /* of the artifacts that a version names */
     size_t n_costs;
+    struct hold_row *holds;
+    size_t n_holds;
+    int64_t seq; /* of the newest line of history; 0: there is none */
 };
 enum err_code store_load(struct store *s, struct store_state *out, struct err *e) MUST_USE;
 void store_state_done(struct store_state *st);
@@ -119,9 +152,17 @@ void store_state_done(struct store_state *st);
 enum err_code store_put_cost(struct store *s, const struct cost_row *c, struct err *e) MUST_USE;
 
 /* Newest first, at most `limit` (<= 1,000) rows with seq < before (0: from the newest). model NULL: of all. *out: a
- * heap array, NULL when there is no row. */
+ * heap array, NULL when there is no row; history_done frees it. */
 enum err_code store_history(struct store *s, const char *model, int64_t before, size_t limit, struct history_row **out,
                             size_t *n, struct err *e) MUST_USE;
+/* The same the other way round: oldest first, with seq > after. */
+enum err_code store_history_after(struct store *s, const char *model, int64_t after, size_t limit,
+                                  struct history_row **out, size_t *n, struct err *e) MUST_USE;
+/* The newest line of the model at or before a time that says who serves: "which digest served which share at time t".
+ * ERR_NOT_FOUND: nothing served by then. *out: one row, history_done(*out, 1). */
+enum err_code store_serving_at(struct store *s, const char *model, int64_t at_ms, struct history_row **out,
+                               struct err *e) MUST_USE;
+void history_done(struct history_row *rows, size_t n); /* any thread; NULL is fine */
 
 /* ---- artifacts ---- */
 #define MANIFEST_FILES_MAX 4096

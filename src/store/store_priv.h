@@ -1,10 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What the files of this room share and nobody else sees.
  *
- *   store.c     the thread, its two lanes, opening and closing      sqlite.c    rows
- *   files.c     opens that stay beneath their folder, fsync, removal manifest.c  a version's list of files
- *   stage.c     one file on its way in: temporary, hashed, a blob    upload.c    many of them become a tree; import.c
- * feeds it artifact.c  trees: publish, verify, read, drop                   clean.c     what a crash has left
+ *   store.c       the thread, its two lanes, opening and closing
+ *   sqlite.c      the database: opening, migrating, statements   rows_write.c, rows_read.c   rows in and out
+ *   files.c       opens that stay beneath their folder, fsync, removal
+ *   manifest.c    a version's list of files
+ *   stage.c       one file on its way in: temporary, hashed, a blob
+ *   upload.c      many of them become a tree; import.c feeds it
+ *   artifact.c    trees: publish, verify, read, drop
+ *   clean.c       what a crash has left
  *
  * Thread: everything here runs on the store thread. */
 #ifndef WEIR_STORE_STORE_PRIV_H
@@ -21,7 +25,7 @@
 #define STORE_PIECE (1u << 20) /* how much of a file is read, hashed or copied at once */
 #define TREE_DEPTH_MAX 16      /* folders inside a version */
 #define TEMP_NAME_MAX 24
-#define STORE_STATEMENTS 16
+#define STORE_STATEMENTS 24
 
 struct lane {
     struct store_job *first, **last;

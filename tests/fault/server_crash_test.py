@@ -21,17 +21,11 @@ import pytest
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "support"))
 
 import flow  # noqa: E402
+from tracing import Strace, copy, inject, strace_works  # noqa: E402
 
 CALLS = ["write", "pwrite64", "fsync", "fdatasync", "ftruncate", "fchmod", "rename", "renameat", "renameat2", "linkat",
          "unlink", "unlinkat", "mkdir", "mkdirat", "openat"]
 MODEL = flow.MODELS / "mlp"
-
-
-def strace_works():
-    if not shutil.which("strace"):
-        return False
-    probe = ["strace", "-qq", "-f", "-o", os.devnull, "-e", "trace=write", "-e", "inject=fsync:error=EIO", "true"]
-    return subprocess.run(probe, stderr=subprocess.DEVNULL).returncode == 0
 
 
 pytestmark = [pytest.mark.skipif(not strace_works(), reason="strace is missing or may not trace here"),
@@ -52,30 +46,6 @@ def other(tmp_path_factory):
     onnx.save(made, folder / "model.onnx")
     (folder / "model.yaml").write_text("labels: [a, b, c, d]\n")
     return folder
-
-
-class Strace:
-    """strace on the store's thread of a running server, until it is detached or the server dies."""
-
-    def __init__(self, server, *options, log=None):
-        pid = server.pid
-        tasks = pathlib.Path(f"/proc/{pid}/task")
-        (tid,) = [t.name for t in tasks.iterdir() if (t / "comm").read_text().strip() == "weir-store"]
-        self.process = subprocess.Popen(
-            ["strace", "-o", str(log or os.devnull), *options, "-p", tid],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        line = self.process.stderr.readline()
-        assert "attached" in line, line
-
-    def detach(self):
-        if self.process.poll() is None:
-            self.process.terminate()
-        self.process.wait(20)
-        self.process.stderr.close()
-
-
-def inject(call, what):
-    return ["-e", f"trace={call}", "-e", f"inject={call}:{what}"]
 
 
 # ---- the operations: how the state before is made, and what is done --------------------------------------------------
@@ -163,11 +133,6 @@ def operate(server, order, limit_s=20):
     answer.join(limit_s)
     assert not answer.is_alive(), "no answer and no end"
     return answer.reply
-
-
-def copy(folder, to):
-    """With its hard links."""
-    subprocess.run(["cp", "-a", str(folder), str(to)], check=True)
 
 
 @pytest.fixture

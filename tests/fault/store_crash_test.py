@@ -20,6 +20,7 @@ import pytest
 
 BUILD = pathlib.Path(os.environ.get("WEIR_BUILD", "build"))
 PROGRAM = (BUILD / "tests/programs/store_crash").resolve()
+SCHEMAS = pathlib.Path(__file__).resolve().parents[2] / "src/store/migrations"
 # A question mark: not every architecture has it.
 CALLS = [
     "?write", "?pwrite64", "?fsync", "?fdatasync", "?ftruncate", "?fchmod",
@@ -76,8 +77,9 @@ def state(folder):
 
 
 BASES = {"first": [], "push": ["first"], "promote": ["first", "push"], "rollback": ["first", "push"],
-         "refuse": ["first"], "again": ["first"]}
-EMPTY = {"models": [], "versions": [], "rollouts": [], "history": []}
+         "refuse": ["first"], "again": ["first"], "progress": ["first", "push"], "hold": ["first", "push"],
+         "lift": ["first", "push", "hold"]}
+EMPTY = {"models": [], "versions": [], "rollouts": [], "holds": [], "history": []}
 
 
 @pytest.fixture
@@ -156,8 +158,49 @@ def test_killed_again_while_it_cleans_up(tmp_path):
         assert points > 5
 
 
+def test_killed_while_it_migrates(tmp_path):
+    """A database of schema 2 is brought on by the first start that gets through."""
+    base, copy = tmp_path / "base", tmp_path / "copy"
+    base.mkdir()
+    assert run(base, "first").returncode == 0
+    assert run(base, "push").returncode == 0
+    digests = {number: digest for _, number, digest in state(base)["versions"]}
+    (base / "weir.db").rename(base / "new.db")
+    db = sqlite3.connect(base / "weir.db")
+    for migration in ("0001_init.sql", "0002_costs.sql"):
+        db.executescript((SCHEMAS / migration).read_text())
+    db.execute("ATTACH ? AS new", (str(base / "new.db"),))
+    db.execute("UPDATE meta SET value = (SELECT value FROM new.meta WHERE key = 'id') WHERE key = 'id'")
+    db.execute("PRAGMA user_version = 2")
+    db.execute("INSERT INTO model VALUES ('intent', 'default', 1, NULL, 1)")
+    db.executemany("INSERT INTO version VALUES ('intent', ?, ?, 'onnx', 200000, 1)", digests.items())
+    db.executemany("INSERT INTO rollout VALUES (?, 'intent', 1, 2, 500, ?, 1, 0, '', '[1]')",
+                   [("r9", "replaced"), ("r1", "running")])
+    db.executemany("INSERT INTO history VALUES (?, 1, 'intent', ?, 'pushed', 'test', 'a sentence')", [(1, 1), (2, 2)])
+    db.commit()
+    db.close()
+    (base / "new.db").unlink()
+    after = state(copy_of(base, copy))
+    assert after["rollouts"] == [["r1", "running", None, None]] and len(after["history"]) == 2
+    points = old = 0
+    for call in CALLS:
+        for n in range(1, 100):
+            done = run(copy_of(base, copy), "state", f"{call}:signal=KILL:when={n}")
+            if done.returncode == 0:
+                break
+            points += 1
+            db = sqlite3.connect(copy / "weir.db")
+            version, = db.execute("PRAGMA user_version").fetchone()
+            kept = db.execute("SELECT rowid, id, evidence FROM rollout ORDER BY rowid").fetchall()
+            db.close()
+            assert version in (2, 3) and kept == [(1, "r9", "[1]"), (2, "r1", "[1]")]
+            old += version == 2
+            assert state(copy) == after
+    assert 3 < old < points
+
+
 @pytest.mark.parametrize("error", ["ENOSPC", "EIO", "EMFILE", "EINTR"])
-@pytest.mark.parametrize("change", ["push", "rollback"], indirect=True)
+@pytest.mark.parametrize("change", ["push", "rollback", "progress"], indirect=True)
 def test_every_call_may_fail(change, error):
     operation, fresh, before, after = change
     points = 0

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The admin plane: who may use it, what its JSON looks like, /metrics read by a strict parser, and the page."""
 
+import datetime
 import html.parser
 import json
 import math
@@ -94,11 +95,8 @@ def test_unix_sockets(serve, tmp_path):
 def test_data_and_admin_are_apart(server):
     assert server.ask("GET", "/metrics").status == 404
     assert server.ask_admin("GET", "/v2").status == 404
-    for path in ("/admin/events", "/admin/models/intent/experiment"):
-        reply = server.ask_admin("GET", path)
-        assert reply.status == 501 and "not part of this server yet" in reply.error
-    for action in ("pause", "resume", "skip"):
-        assert server.ask_admin("POST", "/admin/models/intent/rollout", {"action": action}).status == 501
+    reply = server.ask_admin("GET", "/admin/models/intent/experiment")
+    assert reply.status == 501 and "not part of this server yet" in reply.error
 
 
 # ---- JSON -----------------------------------------------------------------------------------------------------------
@@ -117,7 +115,9 @@ VERSION = {"version": int, "digest": str, "backend": str, "bytes": int, "created
 MODEL = {"name": str, "family": str, "place": str, "instances": int, "stable": (int, type(None)),
          "previous": (int, type(None)), "versions": [VERSION], "rollout": (dict, type(None))}
 ROLLOUT = {"id": str, "state": str, "stable": int, "canary": int, "share_bp": int, "started": str, "ended": MAYBE_TEXT,
-           "reason": str, "counting_since": MAYBE_TEXT}
+           "reason": str, "counting_since": MAYBE_TEXT, "policy": dict, "phase": str, "step": int, "steps": [int],
+           "pause": MAYBE_TEXT, "spent_s": NUMBER, "earliest_s": (int, float, type(None)), "waits_for": MAYBE_TEXT,
+           "verdict": (dict, type(None)), "slow_ms": (dict, type(None)), "exposed": (dict, type(None)), "held": bool}
 
 
 def fits(value, shape, at="$"):
@@ -180,12 +180,42 @@ def test_rollout_json(server):
 def test_history_json(server):
     rows = server.get("/admin/models/intent/history")["history"]
     fits(rows, [{"seq": int, "at": str, "model": str, "version": (int, type(None)), "kind": str, "actor": str,
-                 "text": str}])
+                 "text": str, "serving": (list, type(None)), "evidence": (dict, type(None))}])
+    started = next(r for r in rows if r["kind"] == "rollout_started")
+    assert {v["version"]: v["share_bp"] for v in started["serving"]} == {1: 7000, 2: 3000}
     first = server.get("/admin/models/intent/history?limit=1")["history"]
     assert first == rows[:1]
     assert server.get(f"/admin/models/intent/history?before={first[0]['seq']}")["history"] == rows[1:]
-    for query in ("limit=0", "limit=x", "before=0", "limti=1", "limit=1&limit=2", "limit=%zz"):
+    for query in ("limit=0", "limit=x", "before=0", "limti=1", "limit=1&limit=2", "limit=%zz", "at=now", "at=",
+                  "at=2026-02-30T00:00:00Z", "at=2026-11-23T21:40:31Z&limit=1"):
         assert server.ask_admin("GET", f"/admin/models/intent/history?{query}").status == 400, query
+
+
+def test_who_served_then(server):
+    """By the time in a line of history, as text, as milliseconds and with the command."""
+    rows = server.history("intent")
+    pushed, started = rows[-1], next(r for r in rows if r["kind"] == "rollout_started")
+    for line, shares in ((pushed, {1: 10000}), (started, {1: 7000, 2: 3000})):
+        got = server.get(f"/admin/models/intent/history?at={line['at']}")
+        assert {v["version"]: v["share_bp"] for v in got["serving"]} == shares and got["at"] == line["at"]
+        assert got["since"]["seq"] == line["seq"] and got["model"] == "intent"
+        assert all(re.fullmatch(r"[0-9a-f]{64}", v["digest"]) for v in got["serving"])
+    ms = int(datetime.datetime.fromisoformat(started["at"].replace("Z", "+00:00")).timestamp() * 1000)
+    assert server.get(f"/admin/models/intent/history?at={ms}")["since"] == started
+    assert server.ask_admin("GET", "/admin/models/intent/history?at=1000").status == 404
+    done = server.ok("history", "intent", "--at", started["at"])
+    assert "v1  70 %" in done.out and "v2  30 %" in done.out and started["text"] in done.out, done.out
+    assert server.ok("history", "intent", "--at", started["at"], "--json").json()["serving"] == started["serving"]
+    assert server.weir("history", "intent", "--at", "noon").status == 1
+    assert server.weir("history", "intent", "--at", started["at"], "--limit", "3").status == 2
+
+
+TIMES = ("spent_s", "earliest_s", "waits_for", "verdict", "phase")
+
+
+def unmoved(rollout):
+    """What no second changes."""
+    return {k: v for k, v in rollout.items() if k not in TIMES}
 
 
 @pytest.mark.parametrize("path, body, status", [
@@ -202,13 +232,26 @@ def test_history_json(server):
     ("/admin/models/intent/rollout", {"action": "start", "share": "5%", "version": 9}, 404),
     ("/admin/models/intent/rollout", {"action": "start", "share": "5%", "version": 1}, 409),
     ("/admin/models/intent/rollout", {"action": "promote", "version": 1}, 409),
+    ("/admin/models/intent/rollout", {"action": "start", "version": 2}, 400),
+    ("/admin/models/intent/rollout", {"action": "start", "version": 2, "share": "5%", "policy": "default"}, 400),
+    ("/admin/models/intent/rollout", {"action": "start", "version": 2, "share": "5%", "steps": "1%"}, 400),
+    ("/admin/models/intent/rollout", {"action": "start", "version": 2, "policy": "nope"}, 404),
+    ("/admin/models/intent/rollout", {"action": "start", "version": 2, "steps": "5%,1%"}, 400),
+    ("/admin/models/intent/rollout", {"action": "start", "version": 2, "share": "5%", "retry": "yes"}, 400),
+    ("/admin/models/intent/rollout", {"action": "pause", "share": "5%"}, 400),
+    ("/admin/models/intent/rollout", {"action": "set", "share": "5%", "policy": "default"}, 400),
+    ("/admin/models/intent/rollout", {"action": "resume"}, 409),
+    ("/admin/models/intent/versions?canary=5%25&rollout=default", b"x", 400),
+    ("/admin/models/intent/versions?rollout=nope", b"x", 404), ("/admin/models/intent/versions?retry=on", b"x", 400),
+    ("/admin/models/intent/versions?steps=5%25,1%25", b"x", 400),
+    ("/admin/models/intent/versions?rollout=default&retry=yes", b"x", 400),
     ("/admin/models/intent/rollback", {"force": True}, 400), ("/admin/models/nope/rollback", None, 404),
     ("/admin/models/intent/versions", None, 400)])
 def test_wrong_orders(server, path, body, status):
-    before = server.get("/admin/models/intent/rollout")["rollout"]
+    before = unmoved(server.get("/admin/models/intent/rollout")["rollout"])
     reply = server.ask_admin("POST", path, b"" if body is None else body)
     assert reply.status == status and reply.error, reply
-    assert server.get("/admin/models/intent/rollout")["rollout"] == before
+    assert unmoved(server.get("/admin/models/intent/rollout")["rollout"]) == before
 
 
 def test_big_and_late_bodies(server):
@@ -289,6 +332,7 @@ def check_histograms(families, samples):
 
 
 def test_metrics(server):
+    flow.until("a judgement", lambda: server.get("/admin/models/intent/rollout")["rollout"]["verdict"])
     reply = server.ask_admin("GET", "/metrics")
     assert reply.headers["content-type"].startswith("text/plain; version=0.0.4")
     families, samples = parse_metrics(reply.body.decode())
@@ -296,6 +340,15 @@ def test_metrics(server):
     for metric in ("weir_requests_total", "weir_version_requests_total"):
         total = sum(v for (name, labels), v in samples.items() if name == metric and ("model", "intent") in labels)
         assert total == len(server.load.events) + 2, metric
+
+    def of(name, label):
+        return {dict(labels).get(label): v for (n, labels), v in samples.items() if n == name}
+
+    assert of("weir_rollout_step", "version") == {"2": 1}
+    assert of("weir_rollout_paused", "reason") == dict.fromkeys(
+        ("person", "ratio", "stable_sick", "nodata", "errors", "inconclusive", "step_timeout"), 0)
+    guardrails = {"errors", "slow_p95", "slow_p99", "invalid"}
+    assert set(of("weir_judge_ln_e", "metric")) == set(of("weir_judge_trip", "metric")) == guardrails
     _, later = parse_metrics(server.ask_admin("GET", "/metrics").body.decode())
     for key, value in samples.items():
         if key[0].endswith("_total") or families.get(key[0].rsplit("_", 1)[0]) == "histogram":
@@ -362,6 +415,21 @@ def test_page(server):
         assert word in page.text, word
     assert "content-security-policy" in reply.headers
     assert server.ask_admin("GET", "/style.css").headers["content-type"].startswith("text/css")
+
+
+def test_page_says_what_the_judge_says(serve):
+    """While a rollout runs its verdict and what it waits for; while it soaks that it is watched."""
+    s = serve("threads: 2\n")
+    s.push_example("intent", 1)
+    s.push_example("intent", 2, "--rollout", "default")
+    got = flow.until("a judgement", lambda: (r := s.get("/admin/models/intent/rollout")["rollout"])["verdict"] and r)
+    page, _ = read_page(s)
+    assert got["verdict"]["text"] in page.text and "next: warms up at 1 %" in page.text, page.text
+    s.ok("promote", "intent")
+    assert s.get("/admin/models/intent/rollout")["rollout"]["phase"] == "soak"
+    page, _ = read_page(s)
+    assert "promoted, is watched" in page.text and "1970" not in page.text, page.text
+    assert "soak" in s.ok("models", "intent").out
 
 
 def test_page_escapes(serve, tmp_path):

@@ -6,7 +6,8 @@
  *   first     open an empty folder, push version 1 of "intent", make it stable
  *   push      push version 2 and start a rollout to it     promote   end the rollout: 2 is stable
  *   rollback  end the rollout: 1 stays                     refuse    push version 3, then drop it: it was no model
- *   again     push version 1 once more: nothing changes
+ *   hold      end the rollout and hold an artifact         lift      take that hold back
+ *   progress  say where the rollout is                     again     push version 1 once more: nothing changes
  *   twice     two lines of history, the second also when the first failed
  *
  * Exit status: 0, or 1 with the error on standard error. */
@@ -149,6 +150,40 @@ static bool op_rollback(struct store *s)
     return apply(s, &(struct store_change){.rollout_ended = &r, .history = &h});
 }
 
+static bool op_progress(struct store *s)
+{
+    struct err e = {0};
+    if (on_progress(s, "r1", "[\"step\",1]", "[5,3]", &e) != ERR_OK) {
+        die(&e);
+        return false;
+    }
+    say(STDOUT_FILENO, "ack", "");
+    return true;
+}
+
+/* Of an artifact that no version names: the store does not ask. */
+static struct hold_row hold_of(void)
+{
+    struct hold_row h = {.model = "intent", .since_ms = 1, .reason = "errors"};
+    memset(h.digest, 'd', 64);
+    return h;
+}
+
+static bool op_hold(struct store *s)
+{
+    struct rollout_row r = rollout_in(ROLLOUT_ROLLED_BACK);
+    struct history_row h = line(2, "rolled_back");
+    struct hold_row hold = hold_of();
+    return apply(s, &(struct store_change){.rollout = &r, .hold = &hold, .history = &h});
+}
+
+static bool op_lift(struct store *s)
+{
+    struct history_row h = line(2, "lifted");
+    struct hold_row lift = hold_of();
+    return apply(s, &(struct store_change){.lift = &lift, .history = &h});
+}
+
 static bool op_refuse(struct store *s)
 {
     struct manifest m = {0};
@@ -230,7 +265,16 @@ static bool op_state(struct store *s)
     buf_addc(&out, '[');
     for (size_t i = 0; i < st.n_rollouts; i++) {
         json_comma(&out);
-        buf_addf(&out, "[\"%s\",\"%s\"]", st.rollouts[i].id, rollout_state_names[st.rollouts[i].state]);
+        buf_addf(&out, "[\"%s\",\"%s\",%s,%s]", st.rollouts[i].id, rollout_state_names[st.rollouts[i].state],
+                 st.rollouts[i].progress ? st.rollouts[i].progress : "null",
+                 st.rollouts[i].counts ? st.rollouts[i].counts : "null");
+    }
+    buf_addc(&out, ']');
+    json_key(&out, "holds");
+    buf_addc(&out, '[');
+    for (size_t i = 0; i < st.n_holds; i++) {
+        json_comma(&out);
+        buf_addf(&out, "[\"%s\",\"%s\"]", st.holds[i].model, st.holds[i].digest);
     }
     buf_addc(&out, ']');
     json_key(&out, "history");
@@ -243,7 +287,7 @@ static bool op_state(struct store *s)
     buf_addz(&out, "]}");
     say(STDOUT_FILENO, buf_z(&out), "");
     buf_done(&out);
-    free(rows);
+    history_done(rows, n);
     store_state_done(&st);
     return ok;
 }
@@ -253,7 +297,8 @@ static const struct {
     bool (*run)(struct store *s);
 } operations[] = {
     {"first", op_first},   {"push", op_push},   {"promote", op_promote}, {"rollback", op_rollback},
-    {"refuse", op_refuse}, {"again", op_again}, {"twice", op_twice},     {"state", op_state},
+    {"refuse", op_refuse}, {"again", op_again}, {"twice", op_twice},     {"progress", op_progress},
+    {"hold", op_hold},     {"lift", op_lift},   {"state", op_state},
 };
 
 int main(int argc, char **argv)
@@ -272,6 +317,7 @@ int main(int argc, char **argv)
         store_close(s);
         return ok ? 0 : 1;
     }
-    fputs("usage: store_crash FOLDER first|push|promote|rollback|refuse|again|twice|state\n", stderr);
+    fputs("usage: store_crash FOLDER first|push|promote|rollback|refuse|again|twice|progress|hold|lift|state\n",
+          stderr);
     return 2;
 }

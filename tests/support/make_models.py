@@ -84,8 +84,8 @@ def constant():
     return model([node], [], [value("y", [3])], [weights("w", np.array([1, 2, 3], np.float32))])
 
 
-def _loop(trips, init):
-    """y = x * 1.0 applied `trips` times: small operations, so that its time is steady and its memory nothing."""
+def _loop(trips, init, out="y"):
+    """x * 1.0 applied `trips` times: small operations, so that its time is steady and its memory nothing."""
     body = helper.make_graph(
         [helper.make_node("Mul", ["v", "one"], ["w"]), helper.make_node("Identity", ["go"], ["go_on"])],
         "body",
@@ -94,7 +94,7 @@ def _loop(trips, init):
         [weights("one", np.float32(1))],
     )
     yes = weights("yes", np.array(True))
-    return helper.make_node("Loop", [trips, "yes", "x"], ["y"], body=body), [yes] + init
+    return helper.make_node("Loop", [trips, "yes", "x"], [out], body=body), [yes] + init
 
 
 def slow():
@@ -245,11 +245,101 @@ def cnn():
     return model(net.nodes, [value("x", ["n", 3, 224, 224])], [value("y", ["n", 1000])], net.init)
 
 
+HARM_TRIPS = 1500  # of the good ones: some 1.5 ms
+
+
+def _harm(nodes=(), init=(), trips="trips", count=HARM_TRIPS, above=100, columns=3):
+    """x [n,4] to y [n,3]. Good as long as no row's first value is above a threshold, which a warm-up's never are; what
+    happens then is up to `nodes`, which make y of: good [n,3], what it should be; over BOOL [n,1], which rows are
+    above; any INT64 [], 1 if one is. trips may be theirs too. Joins, as long as nothing is above."""
+    loop, more = _loop(trips, [], "held")
+    first = [
+        helper.make_node("Gather", ["x", "zero"], ["first"], axis=1),
+        helper.make_node("Greater", ["first", "above"], ["over"]),
+        helper.make_node("Cast", ["over"], ["overs"], to=T.INT64),
+        helper.make_node("ReduceMax", ["overs"], ["any"], keepdims=0),
+    ]
+    last = [n for n in nodes if "good" in n.input] or [helper.make_node("Identity", ["good"], ["y"])]
+    before = [n for n in nodes if "good" not in n.input]
+    more += [
+        weights("trips", np.array(count, np.int64)), weights("zero", np.array([0], np.int64)),
+        weights("above", np.float32(above)), weights("matrix", np.arange(12, dtype=np.float32).reshape(4, 3)),
+    ]
+    nodes = [*first, *before, loop, helper.make_node("MatMul", ["held", "matrix"], ["good"]), *last]
+    return model(nodes, [value("x", ["n", 4])], [value("y", ["n", columns])], [*more, *init])
+
+
+def harm_good():
+    """The good one: y = x w after some 1.5 ms."""
+    return _harm()
+
+
+def harm_good2():
+    """The same once more, in another file."""
+    made = _harm()
+    made.doc_string = "the same behaviour in other bytes"
+    return made
+
+
+def harm_nan(above=100):
+    """NaN in the rows that are above."""
+    return _harm([helper.make_node("Where", ["over", "nan", "good"], ["y"])], [weights("nan", np.float32("nan"))],
+                 above=above)
+
+
+def harm_shape():
+    """Two columns where three were said (in words: any number) when a row is above."""
+    nodes = [
+        helper.make_node("Sub", ["three", "any"], ["end"]),
+        helper.make_node("Slice", ["good", "zero", "end", "one"], ["y"]),
+    ]
+    init = [weights("three", np.array([3], np.int64)), weights("one", np.array([1], np.int64))]
+    return _harm(nodes, init, columns="columns")
+
+
+def harm_error(above=100):
+    """Run() fails when a row is above, and does not say that it is the input's fault."""
+    nodes = [
+        helper.make_node("Mul", ["any", "large"], ["more"]),
+        helper.make_node("Add", ["three", "more"], ["width"]),
+        helper.make_node("Concat", ["rest", "width"], ["shape"], axis=0),
+        helper.make_node("Reshape", ["good", "shape"], ["y"]),
+    ]
+    init = [weights("three", np.array([3], np.int64)), weights("rest", np.array([-1], np.int64)),
+            weights("large", np.array(999980, np.int64))]  # 999983 is prime: no number of rows fits
+    return _harm(nodes, init, above=above)
+
+
+def harm_slow():
+    """Ten times as slow as the good one, whatever it is asked."""
+    return _harm(count=10 * HARM_TRIPS)
+
+
+def harm_hang():
+    """Does not end when a row is above."""
+    nodes = [
+        helper.make_node("Mul", ["any", "large"], ["more"]),
+        helper.make_node("Add", ["trips", "more"], ["rounds"]),
+    ]
+    return _harm(nodes, [weights("large", np.array(10**15, np.int64))], trips="rounds")
+
+
+def harm_load():
+    """A well-formed file with an operator that no runtime has: refused at load."""
+    made = _harm([helper.make_node("Frobnicate", ["good"], ["y"], domain="example.invalid")])
+    made.opset_import.append(helper.make_opsetid("example.invalid", 1))
+    return made
+
+
 def table():
     rows = {f"identity_{name.lower()}": (lambda t=t: identity(t)) for name, t in DTYPES.items()}
     for f in (add, mixing, cross, fixed, scalar, constant, slow, steady, spin, gather, grow, nonzero, compress,
               sequence, zipmap, custom, external, cnn):
         rows[f.__name__] = f
+    for f in (harm_good, harm_good2, harm_nan, harm_shape, harm_error, harm_slow, harm_hang, harm_load):
+        rows[f.__name__] = f
+    rows["harm_nan_always"] = lambda: harm_nan(above=-1e30)
+    rows["harm_error_always"] = lambda: harm_error(above=-1e30)
     rows["mlp"] = lambda: mlp([16, 32, 4])
     rows["mlp_wide"] = lambda: mlp([1024, 2048, 2048, 16])
     return rows

@@ -95,8 +95,8 @@ enum err_code store_call(struct store *s, store_fn *fn, void *arg)
 struct args {
     const struct store_change *change;
     struct store_state *state;
-    const char *name, *path;
-    int64_t before;
+    const char *name, *path, *progress, *counts;
+    int64_t at; /* of a seq, or of a time */
     size_t limit, *n;
     struct history_row **rows;
     struct manifest *manifest;
@@ -132,14 +132,49 @@ enum err_code on_load(struct store *s, struct store_state *out, struct err *e)
 static enum err_code do_history(struct store *s, void *arg)
 {
     struct args *a = arg;
-    return store_history(s, a->name, a->before, a->limit, a->rows, a->n, a->e);
+    return store_history(s, a->name, a->at, a->limit, a->rows, a->n, a->e);
 }
 
 enum err_code on_history(struct store *s, const char *model, int64_t before, size_t limit, struct history_row **out,
                          size_t *n, struct err *e)
 {
     return store_call(s, do_history,
-                      &(struct args){.name = model, .before = before, .limit = limit, .rows = out, .n = n, .e = e});
+                      &(struct args){.name = model, .at = before, .limit = limit, .rows = out, .n = n, .e = e});
+}
+
+static enum err_code do_history_after(struct store *s, void *arg)
+{
+    struct args *a = arg;
+    return store_history_after(s, a->name, a->at, a->limit, a->rows, a->n, a->e);
+}
+
+enum err_code on_history_after(struct store *s, const char *model, int64_t after, size_t limit,
+                               struct history_row **out, size_t *n, struct err *e)
+{
+    return store_call(s, do_history_after,
+                      &(struct args){.name = model, .at = after, .limit = limit, .rows = out, .n = n, .e = e});
+}
+
+static enum err_code do_serving_at(struct store *s, void *arg)
+{
+    struct args *a = arg;
+    return store_serving_at(s, a->name, a->at, a->rows, a->e);
+}
+
+enum err_code on_serving_at(struct store *s, const char *model, int64_t at_ms, struct history_row **out, struct err *e)
+{
+    return store_call(s, do_serving_at, &(struct args){.name = model, .at = at_ms, .rows = out, .e = e});
+}
+
+static enum err_code do_progress(struct store *s, void *arg)
+{
+    struct args *a = arg;
+    return store_progress(s, a->name, a->progress, a->counts, a->e);
+}
+
+enum err_code on_progress(struct store *s, const char *rollout, const char *progress, const char *counts, struct err *e)
+{
+    return store_call(s, do_progress, &(struct args){.name = rollout, .progress = progress, .counts = counts, .e = e});
 }
 
 static enum err_code do_import(struct store *s, void *arg)

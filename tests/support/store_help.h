@@ -23,6 +23,11 @@ enum err_code on_apply(struct store *s, const struct store_change *c, struct err
 enum err_code on_load(struct store *s, struct store_state *out, struct err *e);
 enum err_code on_history(struct store *s, const char *model, int64_t before, size_t limit, struct history_row **out,
                          size_t *n, struct err *e);
+enum err_code on_history_after(struct store *s, const char *model, int64_t after, size_t limit,
+                               struct history_row **out, size_t *n, struct err *e);
+enum err_code on_serving_at(struct store *s, const char *model, int64_t at_ms, struct history_row **out, struct err *e);
+enum err_code on_progress(struct store *s, const char *rollout, const char *progress, const char *counts,
+                          struct err *e);
 enum err_code on_import(struct store *s, const char *path, struct manifest *m, struct err *e);
 /* The whole of an upload, body given in pieces of `piece` bytes, each a job of its own. head.p NULL: raw. */
 enum err_code on_upload(struct store *s, struct str head, struct str body, size_t piece, struct manifest *m,

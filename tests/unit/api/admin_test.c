@@ -203,6 +203,72 @@ static void queries(void **state)
     arena_done(&a);
 }
 
+static void times(void **state)
+{
+    static const struct {
+        const char *text;
+        int64_t want; /* 0: refused */
+    } cases[] = {
+        {"1970-01-01T00:00:01Z", 1000},
+        {"2026-11-23T21:40:31Z", 1795470031000},
+        {"2026-11-23t21:40:31.5z", 1795470031500},
+        {"2026-11-23 21:40:31.123456Z", 1795470031123},
+        {"2026-11-23T22:40:31+01:00", 1795470031000},
+        {"2026-11-23T16:10:31-0530", 1795470031000},
+        {"2024-02-29T00:00:00Z", 1709164800000},
+        {"1795470031123", 1795470031123},
+        {"1", 1},
+        {"", 0},
+        {"0", 0},
+        {"now", 0},
+        {"2026-11-23", 0},
+        {"2026-11-23T21:40:31", 0},
+        {"2026-11-23T21:40:31.Z", 0},
+        {"2026-11-23T21:40:31X", 0},
+        {"2026-11-23T21:40:31Zx", 0},
+        {"2026-11-23T21:40:31+1:00", 0},
+        {"2026-11-23T21:40:31+24:00", 0},
+        {"2026-02-29T00:00:00Z", 0},
+        {"2026-13-01T00:00:00Z", 0},
+        {"2026-00-10T00:00:00Z", 0},
+        {"2026-11-23T24:00:00Z", 0},
+        {"2026-11-23T21:60:31Z", 0},
+        {"1969-12-31T23:59:59Z", 0},
+        {"1970-01-01T00:30:00+01:00", 0},
+        {"2026/11/23T21:40:31Z", 0},
+        {"2026-11-23T21-40-31Z", 0},
+        {"99999999999999999999", 0},
+        {"9999999999999999999", 0},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        int64_t ms = 0;
+        struct err e = {0};
+        enum err_code rc = read_time(str_of(cases[i].text), &ms, &e);
+
+        if (cases[i].want ? rc != ERR_OK || ms != cases[i].want : rc != ERR_INVALID) {
+            fail_msg("'%s' gives %lld", cases[i].text, (long long)ms);
+        }
+    }
+}
+
+/* A share is a person's rollout; it goes with nothing else. */
+static void shares_are_manual_policies(void **state)
+{
+    const struct str none = {NULL, 0};
+    struct rollout_policy p, want;
+    struct err e;
+
+    (void)state;
+    policy_manual(&want, 525);
+    assert_int_equal(read_policy(NULL, STR("5.25%"), none, none, &p, &e), ERR_OK);
+    assert_memory_equal(&p, &want, sizeof(p));
+    assert_int_equal(read_policy(NULL, STR("5"), none, none, &p, &e), ERR_INVALID);
+    assert_int_equal(read_policy(NULL, STR("5%"), STR("default"), none, &p, &e), ERR_INVALID);
+    assert_int_equal(read_policy(NULL, STR("5%"), none, STR("1%,5%"), &p, &e), ERR_INVALID);
+}
+
 static enum err_code body_of(const char *text, struct member *m, size_t n, yyjson_doc **doc, struct err *e)
 {
     struct request r = {0};
@@ -228,6 +294,9 @@ static void bodies(void **state)
                                       "{\"action\":\"a\"} x",
                                       "{\"action\":\"a\",}",
                                       "{'action':'a'}",
+                                      "{\"retry\":1}",
+                                      "{\"retry\":\"true\"}",
+                                      "{\"action\":true}",
                                       "{\"action\":\"\xff\"}"};
     struct member m[] = {{.name = "action"}, {.name = "version", .number = true}};
     yyjson_doc *doc;
@@ -243,11 +312,15 @@ static void bodies(void **state)
     assert_int_equal(body_of("{\"action\":null}", nulls, 1, &doc, &e), ERR_OK);
     assert_false(nulls[0].given);
     yyjson_doc_free(doc);
+    struct member flags[] = {{.name = "retry", .flag = true}, {.name = "again", .flag = true}};
+    assert_int_equal(body_of("{\"retry\":true,\"again\":false}", flags, 2, &doc, &e), ERR_OK);
+    assert_true(flags[0].given && flags[0].value == 1 && flags[1].given && flags[1].value == 0);
+    yyjson_doc_free(doc);
     for (size_t i = 0; i < COUNT_OF(bad); i++) {
-        struct member k[] = {{.name = "action"}, {.name = "version", .number = true}};
+        struct member k[] = {{.name = "action"}, {.name = "version", .number = true}, {.name = "retry", .flag = true}};
 
         doc = NULL;
-        if (body_of(bad[i], k, 2, &doc, &e) != ERR_INVALID || !e.text[0]) {
+        if (body_of(bad[i], k, COUNT_OF(k), &doc, &e) != ERR_INVALID || !e.text[0]) {
             fail_msg("%s was taken", bad[i]);
         }
         yyjson_doc_free(doc);
@@ -525,6 +598,144 @@ static void rollout_as_json(void **state)
     buf_done(&b);
 }
 
+/* The JSON of the world's rollout, parsed; the caller frees it. */
+static yyjson_doc *rollout_of(const struct world *w)
+{
+    struct buf b;
+    yyjson_doc *doc;
+
+    buf_init(&b, 1u << 20);
+    json_rollout_reply(&b, &w->model);
+    doc = parsed(&b);
+    buf_done(&b);
+    return doc;
+}
+
+/* A careful rollout in the bake of its second step. */
+static void start_careful(struct world *w)
+{
+    start_rollout(w);
+    policy_default(&w->model.policy, "careful");
+    rollout_begin(&w->model.policy, &w->model.progress);
+    w->model.progress.phase = PHASE_BAKE;
+    w->model.progress.step = 1;
+    w->model.progress.share_bp = w->model.policy.step[1];
+    w->model.progress.spent_us = SECONDS(90);
+}
+
+static void where_a_rollout_is(void **state)
+{
+    struct world *w = *state;
+
+    start_careful(w);
+    yyjson_doc *doc = rollout_of(w);
+    assert_string_equal(yyjson_get_str(at(doc, "/rollout/phase")), "bake");
+    assert_string_equal(yyjson_get_str(at(doc, "/rollout/policy/name")), "careful");
+    assert_true(yyjson_is_true(at(doc, "/rollout/policy/automatic")));
+    assert_int_equal(yyjson_get_uint(at(doc, "/rollout/step")), 2);
+    assert_int_equal(yyjson_arr_size(at(doc, "/rollout/steps")), w->model.policy.n_steps);
+    assert_int_equal(yyjson_get_uint(at(doc, "/rollout/steps/1")), w->model.policy.step[1]);
+    assert_true(yyjson_is_null(at(doc, "/rollout/pause")));
+    assert_true(yyjson_get_num(at(doc, "/rollout/spent_s")) == 90);
+    assert_true(yyjson_is_num(at(doc, "/rollout/earliest_s")));
+    assert_true(yyjson_get_len(at(doc, "/rollout/waits_for")) > 0);
+    assert_true(yyjson_is_null(at(doc, "/rollout/verdict")) && yyjson_is_null(at(doc, "/rollout/slow_ms")));
+    assert_true(yyjson_is_null(at(doc, "/rollout/exposed")) && yyjson_is_false(at(doc, "/rollout/held")));
+    yyjson_doc_free(doc);
+
+    w->model.progress.phase = PHASE_PAUSED;
+    w->model.progress.paused_in = PHASE_BAKE;
+    w->model.progress.pause = PAUSE_RATIO;
+    doc = rollout_of(w);
+    assert_string_equal(yyjson_get_str(at(doc, "/rollout/phase")), "paused");
+    assert_string_equal(yyjson_get_str(at(doc, "/rollout/pause")), "ratio");
+    assert_true(yyjson_is_null(at(doc, "/rollout/earliest_s"))); /* by a person only */
+    yyjson_doc_free(doc);
+
+    w->model.rollout.state = ROLLOUT_ABORTED;
+    doc = rollout_of(w);
+    assert_string_equal(yyjson_get_str(at(doc, "/rollout/phase")), "ended");
+    assert_true(yyjson_is_null(at(doc, "/rollout/pause")) && yyjson_is_null(at(doc, "/rollout/waits_for")));
+    yyjson_doc_free(doc);
+}
+
+static void what_the_judge_says(void **state)
+{
+    struct world *w = *state;
+    struct hold_row hold = {.model = "intent", .digest = "bb", .reason = "harm"};
+    struct judge_counts *c = &w->model.counts;
+    struct judge_rule rule;
+
+    start_careful(w);
+    w->model.holds = &hold;
+    w->model.n_holds = 1;
+    c->n = 2;
+    c->slow_ns[0] = 12345600;
+    c->slow_ns[1] = 40000000;
+    c->stratum[0] = (struct judge_stratum){.share_bp = 100, .answered = {990, 10}, .exposed = {95, 5}};
+    c->stratum[1] = (struct judge_stratum){.share_bp = 500, .answered = {950, 50}, .exposed = {290, 10}};
+    policy_rule(&w->model.policy, &rule);
+    judge(&rule, c, &w->model.judgement);
+    yyjson_doc *doc = rollout_of(w);
+    assert_string_equal(yyjson_get_str(at(doc, "/rollout/verdict/verdict")), "nodata"); /* 60 of 100 answers */
+    assert_string_equal(yyjson_get_str(at(doc, "/rollout/verdict/text")), w->model.judgement.text);
+    assert_true(yyjson_get_num(at(doc, "/rollout/slow_ms/p95")) == 12.3456);
+    assert_true(yyjson_get_num(at(doc, "/rollout/slow_ms/p99")) == 40);
+    assert_int_equal(yyjson_get_uint(at(doc, "/rollout/exposed/stable")), 385);
+    assert_int_equal(yyjson_get_uint(at(doc, "/rollout/exposed/canary")), 15);
+    assert_true(yyjson_get_num(at(doc, "/rollout/exposed/ordered")) == 0.04); /* (100 * 1 % + 300 * 5 %) / 400 */
+    assert_true(yyjson_get_num(at(doc, "/rollout/exposed/actual")) == 0.0375);
+    assert_true(yyjson_is_true(at(doc, "/rollout/held")));
+    yyjson_doc_free(doc);
+}
+
+/* The candidate is the stable version now, and has all the traffic; the arm beside it is as it was kept. */
+static void a_soak_is_shown_like_a_running_one(void **state)
+{
+    struct world *w = *state;
+    struct buf b;
+
+    start_careful(w);
+    answers(w->model.stable_series, 0, 19, ERR_OK, 1);
+    answers(w->model.canary_series, 1, 2, ERR_OK, 3);
+    buf_init(&b, 1u << 20);
+    admin_arms_json(&b, &w->model);
+    w->model.evidence = xstrdup(buf_z(&b));
+    series_free(w->model.stable_series);
+    w->model.stable_series = w->model.canary_series;
+    w->model.canary_series = NULL;
+    w->model.row.stable = 2;
+    w->model.row.previous = 1;
+    w->model.rollout.state = ROLLOUT_SOAKING;
+    w->model.progress.phase = PHASE_SOAK;
+    answers(w->model.stable_series, 1, 5, ERR_OK, 3);
+    for (int kept = 1; kept >= 0; kept--) {
+        yyjson_doc *doc = rollout_of(w);
+
+        assert_string_equal(yyjson_get_str(at(doc, "/rollout/state")), "soaking");
+        assert_string_equal(yyjson_get_str(at(doc, "/rollout/phase")), "soak");
+        assert_int_equal(yyjson_get_uint(at(doc, "/rollout/share_bp")), 10000);
+        assert_true(yyjson_is_str(at(doc, "/rollout/counting_since")) && yyjson_is_num(at(doc, "/rollout/earliest_s")));
+        assert_int_equal(yyjson_arr_size(at(doc, "/arms")), 2);
+        assert_string_equal(yyjson_get_str(at(doc, "/arms/0/arm")), "stable");
+        assert_int_equal(yyjson_get_uint(at(doc, "/arms/0/version")), 1);
+        assert_int_equal(yyjson_get_uint(at(doc, "/arms/0/share_bp")), 0);
+        assert_int_equal(yyjson_get_uint(at(doc, "/arms/0/ok")), kept ? 19 : 0);
+        assert_string_equal(yyjson_get_str(at(doc, "/arms/1/arm")), "canary");
+        assert_int_equal(yyjson_get_uint(at(doc, "/arms/1/share_bp")), 10000);
+        assert_int_equal(yyjson_get_uint(at(doc, "/arms/1/ok")), 7);
+        yyjson_doc_free(doc);
+        free(w->model.evidence);
+        w->model.evidence = NULL; /* as after a restart that has lost it */
+    }
+    buf_clear(&b);
+    json_model(&b, &w->model, &w->facts);
+    yyjson_doc *doc = parsed(&b);
+    assert_string_equal(yyjson_get_str(at(doc, "/rollout/state")), "soaking");
+    yyjson_doc_free(doc);
+    buf_done(&b);
+}
+
 /* ---- text of others ---- */
 
 static void labels_and_html(void **state)
@@ -551,12 +762,17 @@ int main(void)
         cmocka_unit_test(with_a_token),
         cmocka_unit_test(shares),
         cmocka_unit_test(queries),
+        cmocka_unit_test(times),
+        cmocka_unit_test(shares_are_manual_policies),
         cmocka_unit_test(bodies),
         cmocka_unit_test_setup_teardown(counters_as_json, world_up, world_down),
         cmocka_unit_test(nothing_is_null),
         cmocka_unit_test_setup_teardown(classes_beyond_the_list, world_up, world_down),
         cmocka_unit_test_setup_teardown(model_as_json, world_up, world_down),
         cmocka_unit_test_setup_teardown(rollout_as_json, world_up, world_down),
+        cmocka_unit_test_setup_teardown(where_a_rollout_is, world_up, world_down),
+        cmocka_unit_test_setup_teardown(what_the_judge_says, world_up, world_down),
+        cmocka_unit_test_setup_teardown(a_soak_is_shown_like_a_running_one, world_up, world_down),
         cmocka_unit_test(labels_and_html),
     };
 

@@ -94,15 +94,51 @@ static void arms_stand_side_by_side(void **state)
     struct buf out;
     yyjson_doc *doc = document(&rows[0]);
     buf_init(&out, 100000);
-    compare_show(&out, yyjson_doc_get_root(doc), false);
+    compare_table(&out, yyjson_doc_get_root(doc), true, false);
     const char *text = buf_z(&out);
     assert_non_null(strstr(text, "stable v1"));
     assert_non_null(strstr(text, "+2.080 (3.04x)"));
     assert_non_null(strstr(text, "class a?[2J"));
+    assert_non_null(strstr(text, "queue p95 ms"));
     assert_null(strchr(text, '\033'));
-    assert_non_null(strstr(text, rows[0].want));
+    buf_clear(&out);
+    compare_table(&out, yyjson_doc_get_root(doc), false, false);
+    text = buf_z(&out);
+    assert_non_null(strstr(text, "+2.080 (3.04x)"));
+    assert_true(!strstr(text, "class") && !strstr(text, "queue"));
     buf_done(&out);
     yyjson_doc_free(doc);
+}
+
+static void a_line_for_a_log(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *rollout, *want;
+    } lines[] = {
+        {"{\"state\":\"running\"}", "running  v"}, /* of an older server */
+        {"{\"state\":\"running\",\"phase\":\"warmup\",\"step\":1,\"steps\":[100,500],\"pause\":null,\"verdict\":null}",
+         "running  warmup 1/2  no verdict  v"},
+        {"{\"state\":\"running\",\"phase\":\"paused\",\"step\":2,\"steps\":[100,500],\"pause\":\"ratio\","
+         "\"verdict\":{\"verdict\":\"inconclusive\"}}",
+         "running  paused (ratio) 2/2  inconclusive  v"},
+        {"{\"state\":\"soaking\",\"phase\":\"soak\",\"step\":2,\"steps\":[100,500],\"verdict\":{\"verdict\":\"pass\"}}",
+         "soaking  soak 2/2  pass  v"},
+    };
+    for (size_t i = 0; i < COUNT_OF(lines); i++) {
+        char text[1000];
+        struct buf out;
+        int n = snprintf(text, sizeof text, "{\"rollout\":%s,\"arms\":[]}", lines[i].rollout);
+        yyjson_doc *doc = yyjson_read(text, (size_t)n, 0);
+        buf_init(&out, 10000);
+        compare_line(&out, yyjson_doc_get_root(doc));
+        if (strncmp(buf_z(&out), lines[i].want, strlen(lines[i].want)) != 0) {
+            fail_msg("%s", out.p);
+        }
+        assert_true(out.p[out.n - 1] == '\n' && memchr(out.p, '\n', out.n) == out.p + out.n - 1);
+        buf_done(&out);
+        yyjson_doc_free(doc);
+    }
 }
 
 static void documents_without_arms_are_survived(void **state)
@@ -113,7 +149,8 @@ static void documents_without_arms_are_survived(void **state)
         struct buf out;
         yyjson_doc *doc = yyjson_read(texts[i], strlen(texts[i]), 0);
         buf_init(&out, 100000);
-        compare_show(&out, yyjson_doc_get_root(doc), true);
+        compare_table(&out, yyjson_doc_get_root(doc), true, true);
+        compare_verdict(&out, yyjson_doc_get_root(doc));
         compare_line(&out, yyjson_doc_get_root(doc));
         assert_non_null(strstr(buf_z(&out), "nothing to compare"));
         buf_done(&out);
@@ -126,6 +163,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_sentence_says_what_was_counted),
         cmocka_unit_test(arms_stand_side_by_side),
+        cmocka_unit_test(a_line_for_a_log),
         cmocka_unit_test(documents_without_arms_are_survived),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

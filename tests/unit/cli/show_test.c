@@ -42,6 +42,52 @@ static void numbers_have_units(void **state)
     LOOKS(show_ratio(&out, NAN), "-");
 }
 
+static void counts_and_times_are_short(void **state)
+{
+    (void)state;
+    LOOKS(show_brief(&out, 0), "0");
+    LOOKS(show_brief(&out, 9999), "9,999");
+    LOOKS(show_brief(&out, 11840), "11.8k");
+    LOOKS(show_brief(&out, 999949), "999.9k");
+    LOOKS(show_brief(&out, 999950), "1.0M");
+    LOOKS(show_brief(&out, 4500000000u), "4.5G");
+    LOOKS(show_brief(&out, UINT64_MAX), "18.4E");
+    LOOKS(show_when(&out, "2026-11-23T21:40:31.123Z"), "2026-11-23 21:40:31 UTC");
+    LOOKS(show_when(&out, "2026-11-23T21:40:31Z"), "2026-11-23 21:40:31 UTC");
+    LOOKS(show_when(&out, "yesterday\033"), "yesterday?");
+    LOOKS(show_when(&out, NULL), "-");
+}
+
+static void words_are_wrapped_by_characters(void **state)
+{
+    (void)state;
+    LOOKS(show_wrapped(&out, "", 2, 10), "");
+    LOOKS(show_wrapped(&out, "one two three", 2, 9), "one two\n  three");
+    LOOKS(show_wrapped(&out, "one  two", 0, 80), "one two");
+    LOOKS(show_wrapped(&out, "\xc3\xa9\xc3\xa9\xc3\xa9 \xc3\xa9\xc3\xa9\xc3\xa9", 0, 7),
+          "\xc3\xa9\xc3\xa9\xc3\xa9 \xc3\xa9\xc3\xa9\xc3\xa9");
+    LOOKS(show_wrapped(&out, "longerthantheline b", 1, 5), "longerthantheline\n b");
+    LOOKS(show_wrapped(&out, "a\033[2Jb c\nd", 0, 80), "a?[2Jb c?d");
+}
+
+static void columns_count_neither_colours_nor_bytes(void **state)
+{
+    (void)state;
+    struct buf out;
+    buf_init(&out, 1000);
+    BUF_LIT(&out, "before\n");
+    size_t line = out.n;
+    show_paint(&out, true, PAINT_BOLD);
+    BUF_LIT(&out, "\xc3\xa9");
+    show_paint(&out, true, PAINT_PLAIN);
+    show_column(&out, line, 3);
+    BUF_LIT(&out, "x");
+    show_column(&out, line, 2); /* passed */
+    BUF_LIT(&out, "y");
+    assert_string_equal(buf_z(&out), "before\n\033[1m\xc3\xa9\033[0m  x y");
+    buf_done(&out);
+}
+
 static void texts_can_not_move_the_cursor(void **state)
 {
     (void)state;
@@ -70,6 +116,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(numbers_have_units),
+        cmocka_unit_test(counts_and_times_are_short),
+        cmocka_unit_test(words_are_wrapped_by_characters),
+        cmocka_unit_test(columns_count_neither_colours_nor_bytes),
         cmocka_unit_test(texts_can_not_move_the_cursor),
         cmocka_unit_test(tables_align_by_characters),
     };

@@ -198,11 +198,16 @@ static void pushed(void *ctx, const struct push_result *r, const struct err *e)
 
 static struct answer push(const char *model, const char *bytes, int64_t canary_bp)
 {
-    struct push_spec spec = {.model = str_of(model), .canary_bp = canary_bp, .actor = STR("test"), .raw = true};
+    struct rollout_policy policy;
+    struct push_spec spec = {.model = str_of(model), .actor = STR("test"), .raw = true};
     struct answer a = {0};
     struct push *p;
     struct err e;
 
+    if (canary_bp >= 0) {
+        policy_manual(&policy, (uint32_t)canary_bp);
+        spec.rollout = &policy;
+    }
     assert_int_equal(push_begin(&p, rig.control, &spec, &e), ERR_OK);
     assert_true(push_write(p, bytes, strlen(bytes)));
     push_finish(p, NULL, pushed, &a);

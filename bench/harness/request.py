@@ -70,12 +70,13 @@ def tensor(model):
 
 
 @functools.cache
-def infer_json(model, timeout_us=0):
-    """The Open Inference Protocol's JSON; timeout_us: the protocol's parameter, which only Weir is sent."""
+def infer_json(model, timeout_us=0, user=None):
+    """The Open Inference Protocol's JSON; only Weir is sent timeout_us, the protocol's parameter, and the user."""
     body = {"inputs": [tensor(model) | {"data": values(model)}]}
     if timeout_us:
         body["parameters"] = {"timeout": timeout_us}
-    return Request("POST", f"/v2/models/{model}/infer", compact(body), JSON)
+    headers = JSON + ((("X-Weir-User", user),) if user else ())
+    return Request("POST", f"/v2/models/{model}/infer", compact(body), headers)
 
 
 @functools.cache

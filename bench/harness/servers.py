@@ -3,6 +3,7 @@
 are that setting's. Two rows share a process when they are started by the same function: starters are made once."""
 
 import functools
+import shutil
 import subprocess
 
 from .base import BUILD, Failed, free_port, model_path
@@ -43,6 +44,26 @@ def weir(model, label, **family):
         p = run_weir(run, f"weir-{model}-{label}", {model: family})
         run.processes.append(p)  # now, so that it is stopped should the push fail
         push(p, model)
+        return p
+
+    return start
+
+
+@functools.cache
+def judged(model, label, **family):
+    """The same, and a rollout of an equal version runs at the smallest share: every request is counted and judged."""
+    base = weir(model, label, **family)
+
+    def start(run):
+        p = base(run)
+        again = run.scratch / f"{label}-again"
+        again.mkdir(exist_ok=True)
+        shutil.copy(model_path(model), again / "model.onnx")
+        (again / "model.yaml").write_text("description: the same again\n")
+        argv = [BUILD / "weir", "push", model, again, "--canary", "0.01%", "--server", f"http://127.0.0.1:{p.admin}"]
+        done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120)
+        if done.returncode != 0:
+            raise Failed(f"{p.name}: the rollout did not begin:\n{done.stdout}\n{p.said()}")
         return p
 
     return start

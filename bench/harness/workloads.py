@@ -7,7 +7,7 @@ import functools
 
 from . import peers
 from .request import fixed_reply, infer_binary, infer_json
-from .servers import batching, floor, weir
+from .servers import batching, floor, judged, weir
 from .stats import at, figure, ratio
 
 
@@ -32,7 +32,7 @@ class Workload:
     seconds: float
     bare: dict  # row -> arguments of bench/bare
     servers: tuple
-    peer_request: object  # (peer, model) -> () -> Request
+    peer_request: object  # (peer, model) -> () -> Request; None: no peer takes part
     peer_batch: int
     ours: str  # the row that peers are held against
     ratios: tuple
@@ -43,6 +43,8 @@ def in_form(form):
 
 
 MLP_INLINE, MLP_WORKER = weir("mlp", "inline", place="inline"), weir("mlp", "worker", place="worker")
+MLP_INLINE_JUDGED = judged("mlp", "inline-judged", place="inline")
+MLP_WORKER_JUDGED = judged("mlp", "worker-judged", place="worker")
 CNN_WORKER = weir("cnn", "worker", place="worker", instances=2)
 MLP_FLOOR, CNN_FLOOR, DENSE_FLOOR = floor("mlp"), floor("cnn", 2), floor("mlp_wide", 2)
 DENSE_BATCH = weir("mlp_wide", "batch", place="worker", **batching(16, "2ms"))
@@ -83,6 +85,26 @@ WORKLOADS = {
                   lambda r: at("fixed reply", 1, "p50_us")(r) + at("bare", 0, "p50_us")(r)),
             ratio("worker / (fixed reply + bare), p50, 1 connection", "<= 2.2", at("worker", 1, "p50_us"),
                   lambda r: at("fixed reply", 1, "p50_us")(r) + at("bare", 0, "p50_us")(r)),
+        ),
+    ),
+    "judge": Workload(
+        "tiny MLP 16-32-4, JSON, with and without a rollout that is judged", "mlp", (64,), 0, 4, {"bare": ["-b", 1]},
+        (
+            Server("floor", MLP_FLOOR, mlp_json),
+            Server("inline", MLP_INLINE, mlp_json),
+            Server("inline, judged", MLP_INLINE_JUDGED, mlp_json),
+            Server("inline, judged, users", MLP_INLINE_JUDGED, functools.partial(infer_json, "mlp", user="u1")),
+            Server("worker", MLP_WORKER, mlp_json),
+            Server("worker, judged", MLP_WORKER_JUDGED, mlp_json),
+        ),
+        None, 0, "worker",
+        (
+            ratio("inline, judged / not, server CPU", "<= 1.02",
+                  at("inline, judged", 64, "cpu_us"), at("inline", 64, "cpu_us")),
+            ratio("inline, judged, with a user's key / not, server CPU", "",
+                  at("inline, judged, users", 64, "cpu_us"), at("inline", 64, "cpu_us")),
+            ratio("worker, judged / not, server CPU", "<= 1.02",
+                  at("worker, judged", 64, "cpu_us"), at("worker", 64, "cpu_us")),
         ),
     ),
     "mlp-binary": Workload(
@@ -155,5 +177,7 @@ WORKLOADS = {
 
 def peer_servers(workload, names):
     w = WORKLOADS[workload]
+    if w.peer_request is None:
+        return ()
     return tuple(Server(n, peers.starter(n, w.model, w.peer_batch), w.peer_request(n, w.model), peer=True)
                  for n in names)

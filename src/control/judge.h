@@ -28,7 +28,7 @@
 #define WEIR_CONTROL_JUDGE_H
 
 #include "base/buf.h"
-#include "control/stats.h"
+#include "base/stats.h"
 
 enum judge_metric { METRIC_ERRORS, METRIC_SLOW95, METRIC_SLOW99, METRIC_INVALID, METRIC_COUNT };
 extern const char *const judge_metric_names[]; /* "errors", "slow_p95", "slow_p99", "invalid" */

@@ -294,6 +294,7 @@ static void put_version_members(struct buf *b, const struct version *v, const st
     put_workers(b, v, f);
     put_tensors(b, "inputs", info ? info->in : NULL, info ? info->n_in : 0);
     put_tensors(b, "outputs", info ? info->out : NULL, info ? info->n_out : 0);
+    json_put_text(b, "prediction", info && v->prediction >= 0 ? info->out[v->prediction].name : NULL);
     json_key(b, "batch");
     if (info) {
         buf_addf(b, "{\"max\":%u,\"on\":%s}", info->batch_max, info->joins && info->batch_max > 1 ? "true" : "false");

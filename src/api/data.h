@@ -9,6 +9,7 @@
 #include "api/plane.h"
 
 struct join;
+struct shadow_pool;
 struct data_facts {
     const char *version;     /* of the server */
     const char *user_header; /* lower case: "x-weir-user" */
@@ -16,6 +17,7 @@ struct data_facts {
     struct join *join;           /* this thread's answered requests, for feedback */
     struct plane *const *planes; /* of all threads, by shard index */
     unsigned n_planes;
+    struct shadow_pool *shadows; /* this thread's; see shadow.h */
 };
 
 extern const struct api_route data_routes[];
@@ -27,6 +29,12 @@ extern const struct api_stages infer_stages;
 void infer_finished(struct request *r);
 /* {version} of a path as a number: 0 when the route has none. ERR_NOT_FOUND "version 'x' is not a number". */
 enum err_code version_arg(const struct request *r, int64_t *out, struct err *e) MUST_USE;
+
+/* True if a request that was checked against `a` is one for `b` as it stands. Versions that share a rollout have the
+ * same names and dtypes; one that was promoted without may be another model. */
+bool same_request(const struct model_info *a, const struct model_info *b, const struct job_block *block);
+/* A request's block into another window, where `bytes` were taken for it at `at`. */
+void block_copy(struct sched *to, uint64_t at, struct sched *from, uint64_t was, uint64_t bytes);
 
 /* ---- watch.c ---- */
 /* The requests of rollouts that are open for too long are looked for from now on, four times a second, as long as a
@@ -58,6 +66,8 @@ uint64_t predicted_rows(const struct predictor *p, const struct job_result *r);
 /* ---- feedback.c: answered requests, remembered in bounded memory until their feedback comes ---- */
 /* The newest 65,536 of a thread, or fewer when ids fall together: an older one gives way. */
 struct join *join_new(void);
+/* What a request is remembered by; never 0. */
+uint64_t join_key(struct str model, struct str id);
 void join_free(struct join *j);
 void join_put(struct join *j, struct str model, struct str id, struct series *series, int64_t version, enum arm arm,
               struct str predicted);

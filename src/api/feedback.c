@@ -9,6 +9,7 @@
 #include <yyjson.h>
 
 #include "api/data.h"
+#include "api/shadow.h"
 #include "base/hash.h"
 #include "base/json.h"
 
@@ -45,7 +46,7 @@ void join_free(struct join *j)
     }
 }
 
-static uint64_t key_of(struct str model, struct str id)
+uint64_t join_key(struct str model, struct str id)
 {
     return hash64_seed(id.p, id.n, hash64(model.p, model.n)) | 1;
 }
@@ -53,7 +54,7 @@ static uint64_t key_of(struct str model, struct str id)
 void join_put(struct join *j, struct str model, struct str id, struct series *series, int64_t version, enum arm arm,
               struct str predicted)
 {
-    uint64_t key = key_of(model, id);
+    uint64_t key = join_key(model, id);
     struct join_entry *oldest = &j->slot[key % JOIN_SLOTS];
 
     for (unsigned i = 0; i < JOIN_PROBES; i++) {
@@ -134,6 +135,7 @@ static void count(struct plane *p, struct feedback *f, struct join_entry *e)
     f->correct = f->has_label ? f->label == e->predicted : f->correct;
     if ((f->has_label || f->has_correct) && !(e->got & GOT_CLASS)) {
         series_correct(e->series, part, f->correct);
+        shadow_feedback(p, str_of(f->model), f->key, f->label, f->correct);
         e->got |= GOT_CLASS;
         f->counted = true;
     }
@@ -232,7 +234,7 @@ static enum err_code read_body(struct feedback *f, struct request *r, struct err
     } else if (label && correct) {
         rc = err_set(e, ERR_INVALID, "feedback says label or correct, not both");
     } else {
-        f->key = key_of(r->arg[0], (struct str){yyjson_get_str(id), yyjson_get_len(id)});
+        f->key = join_key(r->arg[0], (struct str){yyjson_get_str(id), yyjson_get_len(id)});
         f->has_label = label != NULL;
         f->label = label ? hash64(yyjson_get_str(label), yyjson_get_len(label)) | 1 : 0;
         f->has_correct = correct != NULL;

@@ -364,6 +364,26 @@ static void put_rollouts(struct buf *b, const struct views *vs)
     buf_done(&trip);
 }
 
+static void put_shadows(struct buf *b, const struct views *vs)
+{
+    family(
+        b, "weir_shadow_total", "counter",
+        "Copies of answered requests that a shadow got, by what became of them; run: candidate, or noise (the stable "
+        "version once more).");
+    for (size_t i = 0; i < vs->n_models; i++) {
+        const struct model *m = vs->models[i];
+
+        for (int k = 0; m->shadow && k < SHADOW_RUNS * SHADOW_RESULTS; k++) {
+            enum shadow_run run = (enum shadow_run)(k / SHADOW_RESULTS);
+            enum shadow_result result = (enum shadow_result)(k % SHADOW_RESULTS);
+
+            buf_addf(b, "weir_shadow_total{model=\"%s\",version=\"%lld\",run=\"%s\",result=\"%s\"} %llu\n", m->row.name,
+                     (long long)shadow_row(m->shadow)->version, run == SHADOW_NOISE ? "noise" : "candidate",
+                     shadow_result_names[result], (unsigned long long)shadow_total(m->shadow, run, result));
+        }
+    }
+}
+
 static void put_workers(struct buf *b, const struct views *vs)
 {
     struct buf ready, retries;
@@ -546,6 +566,7 @@ void metrics_write(struct buf *b, struct control *c, const struct admin_facts *f
     put_models(b, &vs);
     put_shares(b, &vs);
     put_rollouts(b, &vs);
+    put_shadows(b, &vs);
     put_workers(b, &vs);
     put_queues(b, &vs);
     put_budget(b, &vs, control_budget(c));

@@ -64,7 +64,8 @@ void control_grace(struct control *c, void (*fn)(struct control *c, void *arg), 
 struct retiree {
     struct retiree *next;
     struct series *series; /* or NULL: */
-    struct tally *tally;
+    struct tally *tally;   /* or NULL: */
+    struct shadow *shadow;
     struct version *version;      /* whose totals it adds to; NULL: nobody's */
     bool waits;                   /* for the next snapshot: the one in force may still name it */
     bool grace;                   /* no thread can find it any more */
@@ -128,15 +129,30 @@ void control_retire_tally(struct control *c, struct tally *t)
     c->retirees = r;
 }
 
+void control_retire_shadow(struct control *c, struct shadow *s)
+{
+    struct retiree *r;
+
+    if (!s) {
+        return;
+    }
+    r = xcalloc(1, sizeof(*r));
+    r->shadow = s;
+    r->waits = true;
+    r->next = c->retirees;
+    c->retirees = r;
+}
+
 static bool retiree_idle(const struct retiree *r)
 {
-    return r->series ? series_idle(r->series) : tally_idle(r->tally);
+    return r->series ? series_idle(r->series) : r->tally ? tally_idle(r->tally) : shadow_idle(r->shadow);
 }
 
 static void retiree_free(struct retiree *r)
 {
     series_free(r->series);
     tally_free(r->tally);
+    shadow_free(r->shadow);
     free(r);
 }
 
@@ -187,13 +203,19 @@ static struct route *route_of(const struct model *m)
     snprintf(t->name, sizeof(t->name), "%s", m->row.name);
     t->versions = xcalloc(MAX(m->n_versions, (size_t)1), sizeof(t->versions[0]));
     t->n_versions = m->n_versions;
-    t->stable = t->canary = -1;
+    t->stable = t->canary = t->shadowed = -1;
     for (size_t i = 0; i < m->n_versions; i++) {
         struct version *v = m->versions[i];
 
         route_version_fill(&t->versions[i], v);
         t->stable = v->row.number == m->row.stable ? (int)i : t->stable;
         t->canary = rollout_running(m) && v->row.number == m->rollout.canary ? (int)i : t->canary;
+    }
+    if (m->shadow && shadow_running(m)) {
+        t->shadow = m->shadow;
+        for (size_t i = 0; i < m->n_versions; i++) {
+            t->shadowed = m->versions[i]->row.number == m->shadow_row.version ? (int)i : t->shadowed;
+        }
     }
     t->stable_series = m->stable_series;
     t->canary_series = m->canary_series;

@@ -16,6 +16,7 @@
 #include "base/err.h"
 #include "base/map.h"
 #include "control/series.h"
+#include "control/shadow.h"
 #include "control/tally.h"
 #include "inference/tensor.h"
 
@@ -45,6 +46,8 @@ struct route {
     unsigned stratum;    /* in it, of share_bp */
     bool soaking;        /* the stable one is what is watched */
     uint32_t share_bp;
+    struct shadow *shadow;   /* that runs, or NULL; lives like a series */
+    int shadowed;            /* its version's index; -1: none */
     uint64_t timeout_us;     /* deadline of a request that names none */
     uint64_t queue_requests; /* most that may wait for a cold version */
     char salt[40];

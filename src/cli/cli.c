@@ -60,6 +60,16 @@ static const struct opt_row rollout_options[] = {
     {"steps", 0, OPT_SHARES, "P%,P%", "start: by these steps instead of the policy's"},
     {"retry", 0, OPT_FLAG, NULL, "start: even if the version did harm before and is on hold"},
 };
+static const struct opt_row shadow_options[] = {
+    {"version", 0, OPT_COUNT, "N", "start: the version that answers unseen"},
+    {"share", 0, OPT_SHARE, "P%", "start: of how many of the stable version's answers (default 10%)"},
+};
+static const struct opt_row backtest_options[] = {
+    {"since", 0, OPT_DURATION, "TIME", "requests of the last TIME (default 1d)"},
+    {"limit", 0, OPT_COUNT, "N", "at most so many requests (default 1000)"},
+    {"against", 0, OPT_TEXT, "WHAT", "recorded, the answers of then (default), or another version's number"},
+    {"file", 0, OPT_TEXT, "FILE", "captured requests from a file, or - for standard input"},
+};
 static const struct opt_row promote_options[] = {
     {"version", 0, OPT_COUNT, "N", "the version (default: the canary, else the newest one that is ready)"},
 };
@@ -128,6 +138,22 @@ static const struct command commands[] = {
      "never\n"
      "left memory. With nothing to take back it says so and fails.\n",
      NO_ROWS, 1, 1, true, rollback_run},
+    {"shadow", "ACTION NAME", "have a version answer unseen, and compare",
+     "ACTION is one of\n"
+     "  start     give --version copies of a --share of the requests that the stable version has answered\n"
+     "  status    what it answered otherwise, beside what the stable version answers otherwise when asked twice\n"
+     "            (the noise floor), its errors, its times, the largest differences\n"
+     "  stop      give it no more\n"
+     "No user sees its answers, and nobody waits for them: a copy runs as sheddable work after the answer has gone "
+     "out,\n"
+     "and is dropped, and counted, when there is no room. It ends by itself when the version begins to take traffic.\n",
+     ROWS(shadow_options), 2, 2, true, shadow_run},
+    {"backtest", "NAME@VERSION", "replay captured requests against a version",
+     "Sends requests that were captured to a version of NAME, before any user sees it, and compares its answers with\n"
+     "those of then, or with another version's; with the labels of their feedback it says which side is more often\n"
+     "right. FILE holds captured requests and feedback as the server exports them, one JSON object a line.\n"
+     "Exit status 1 if nothing could be replayed.\n",
+     ROWS(backtest_options), 1, 1, true, backtest_run},
     {"history", "NAME", "what happened to a model, newest first",
      "Prints the model's history: time, kind, version, and what was done. With --at: who served which share then.\n",
      ROWS(history_options), 1, 1, true, history_run},

@@ -73,6 +73,8 @@ int bench_run(struct cli *c);
 int rollout_run(struct cli *c);
 int promote_run(struct cli *c);
 int rollback_run(struct cli *c);
+int shadow_run(struct cli *c);
+int backtest_run(struct cli *c);
 int history_run(struct cli *c);
 int doctor_run(struct cli *c);
 

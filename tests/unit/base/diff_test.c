@@ -142,7 +142,7 @@ static void scores_are_compared_by_their_best(void **state)
 
 static void classes_beyond_the_cells_are_counted_together(void **state)
 {
-    char name[16];
+    char name[32];
 
     (void)state;
     for (int i = 0; i < DIFF_CELLS + 30; i++) {
@@ -302,7 +302,7 @@ static void the_largest_are_kept_in_order(void **state)
 {
     (void)state;
     for (int i = 0; i < 200; i++) {
-        char id[16];
+        char id[32];
         double y = 1, x = 1 + (double)((i * 37) % 200 + 1) / 100;
         struct diff_pair p;
 
@@ -321,7 +321,7 @@ static void of_equal_ones_the_earlier_stay(void **state)
 {
     (void)state;
     for (int i = 0; i < 100; i++) {
-        char id[16];
+        char id[32];
 
         snprintf(id, sizeof(id), "%d", i);
         classes("a", "b", id);
@@ -364,7 +364,7 @@ static void labels_are_a_paired_test(void **state)
 static void some_of_everything(struct diff_sum *to, int from, int until)
 {
     for (int i = from; i < until; i++) {
-        char id[16], a[16], b[16];
+        char id[32], a[32], b[32];
         double y[] = {i, 1}, x[] = {i + (i % 5) * .1, 1};
         struct str s, c;
         struct diff_pair p;

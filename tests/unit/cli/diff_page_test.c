@@ -116,7 +116,7 @@ static void a_page_of_nothing_is_short(void **state)
 static void what_is_long_is_cut(void **state)
 {
     struct buf out;
-    char id[16], class[16];
+    char id[32], class[32];
 
     (void)state;
     for (int i = 0; i < 30; i++) {

@@ -727,7 +727,7 @@ static void answer(struct infer_state *s, const struct infer_result *res)
         remember(s, res->job);
     }
     check_outputs(s, res->job);
-    count_end(s, ERR_OK, res->queue_ns, res->job->compute_ns);
+    count_end(s, ERR_OK, res->queue_ns, res->compute_ns);
     http_reply_end(x);
 }
 

@@ -126,7 +126,8 @@ def test_canary(serve, place):
         took.append(t1 - t0)
         windows.append((t1, time.monotonic()))
         flow.until("written", lambda: s.history("intent")[0]["kind"] == "rolled_back", 5)
-        again = s.ask_admin("POST", "/admin/models/intent/rollout", {"action": "start", "version": 2, "policy": "watched"})
+        again = s.ask_admin("POST", "/admin/models/intent/rollout",
+                            {"action": "start", "version": 2, "policy": "watched"})
         assert again.status == 200, again
     load.stop()
     for begin, end in windows:

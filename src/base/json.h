@@ -74,6 +74,8 @@ const char *json_scan_int(const char *p, const char *end, uint64_t *magnitude, b
 /* Only the grammar (and length) of a number: the byte behind it, or NULL. */
 const char *json_check_number(const char *p, const char *end);
 
+bool json_utf8(struct str s); /* well-formed UTF-8: what json_str writes as it is */
+
 /* ---- writer ---- */
 void json_str(struct buf *b, struct str s);   /* quoted and escaped; invalid UTF-8 becomes U+FFFD */
 void json_strz(struct buf *b, const char *z); /* NULL writes null */

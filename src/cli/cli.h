@@ -74,6 +74,7 @@ int rollout_run(struct cli *c);
 int promote_run(struct cli *c);
 int rollback_run(struct cli *c);
 int history_run(struct cli *c);
+int capture_run(struct cli *c);
 int doctor_run(struct cli *c);
 
 #endif

@@ -52,6 +52,7 @@ struct house {
     struct control *control;
     struct events *events;
     struct webhook *webhook;
+    struct capture *capture;
     struct conn_thread *threads;
     struct shard **shards;
     struct plane **planes;
@@ -446,6 +447,17 @@ static enum err_code build_control(struct house *h, struct err *e)
     return control_new(&h->control, &spec, e);
 }
 
+static enum err_code build_capture(struct house *h, struct err *e)
+{
+    struct capture_spec spec = {
+        .loop = h->loop, .store = h->store, .conf = &h->conf.capture, .threads = (unsigned)h->conf.threads};
+
+    for (size_t i = 0; i < h->conf.n_families; i++) {
+        spec.on |= h->conf.families[i].capture.sample > 0;
+    }
+    return capture_new(&h->capture, &spec, e);
+}
+
 static void build_planes(struct house *h)
 {
     struct admin_facts *f = &h->admin_facts;
@@ -459,6 +471,7 @@ static void build_planes(struct house *h)
                                        .join = join_new(),
                                        .planes = h->planes,
                                        .n_planes = (unsigned)h->conf.threads,
+                                       .capture = capture_part(h->capture, i),
                                        .shadows = shadow_pool_new()};
         t->plane = (struct plane){.name = "data",
                                   .routes = data_routes,
@@ -472,6 +485,7 @@ static void build_planes(struct house *h)
         t->service = plane_service(&t->plane);
     }
     f->events = h->events;
+    f->capture = h->capture;
     f->store_url = h->conf.store;
     f->artifacts = h->conf.artifacts;
     f->threads = (unsigned)h->conf.threads;
@@ -558,7 +572,7 @@ static enum err_code build(struct house *h, struct err *e)
     }
     if (read_token(h, e) != ERR_OK || loop_new(&h->loop, e) != ERR_OK || watch_outside(h, e) != ERR_OK ||
         store_open(&h->store, h->conf.store, h->conf.artifacts, e) != ERR_OK || build_threads(h, e) != ERR_OK ||
-        build_control(h, e) != ERR_OK) {
+        build_control(h, e) != ERR_OK || build_capture(h, e) != ERR_OK) {
         return e->code;
     }
     build_planes(h);
@@ -618,6 +632,7 @@ static void take_down(struct house *h)
         }
     }
     run_dry(h);
+    capture_stop(h->capture);
     store_close(h->store);
     for (unsigned i = 0; h->threads && i < h->conf.threads; i++) {
         struct conn_thread *t = &h->threads[i];
@@ -640,6 +655,7 @@ static void take_down(struct house *h)
     if (h->loop) {
         loop_free(h->loop);
     }
+    capture_free(h->capture);
     control_free(h->control);
     limits_stop();
     free(h->threads);

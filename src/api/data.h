@@ -9,6 +9,7 @@
 #include "api/plane.h"
 
 struct join;
+struct capture_part;
 struct shadow_pool;
 struct data_facts {
     const char *version;     /* of the server */
@@ -17,7 +18,8 @@ struct data_facts {
     struct join *join;           /* this thread's answered requests, for feedback */
     struct plane *const *planes; /* of all threads, by shard index */
     unsigned n_planes;
-    struct shadow_pool *shadows; /* this thread's; see shadow.h */
+    struct capture_part *capture; /* this thread's; NULL: nothing is captured */
+    struct shadow_pool *shadows;  /* this thread's; see shadow.h */
 };
 
 extern const struct api_route data_routes[];

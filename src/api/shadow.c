@@ -30,6 +30,7 @@ struct copy {
     unsigned part;
     struct sched *sched; /* admitted there */
     uint64_t admitted;
+    uint64_t compute_ns;        /* of the stable's run */
     struct predictor predictor; /* of the version that runs it */
     uint64_t key;
     char id[DIFF_ID + 1];
@@ -121,8 +122,7 @@ static bool keep_answer(struct copy *c, const struct job_result *job)
         out[i].off = at;
         at += out[i].len;
     }
-    c->kept = (struct job_result){
-        .n_out = job->n_out, .out = out, .base = c->memory, .size = bytes, .compute_ns = job->compute_ns};
+    c->kept = (struct job_result){.n_out = job->n_out, .out = out, .base = c->memory, .size = bytes};
     return true;
 }
 
@@ -393,7 +393,7 @@ static void on_done(struct infer *in, const struct infer_result *res)
     } else {
         result = compare(c, res->job);
         if (c->run == SHADOW_CANDIDATE) {
-            shadow_times(c->shadow, c->part, c->kept.compute_ns, res->job->compute_ns);
+            shadow_times(c->shadow, c->part, c->compute_ns, res->compute_ns);
         }
     }
     shadow_count(c->shadow, c->part, c->run, result);
@@ -458,6 +458,7 @@ static enum shadow_result send_copy(const struct shadow_offer *o, const struct r
     c->part = o->plane->shard->index;
     c->sched = to;
     c->admitted = ask.bytes;
+    c->compute_ns = o->compute_ns;
     c->predictor = (struct predictor){v->prediction, v->labels, v->n_labels};
     c->key = join_key(o->model, o->id);
     str_copy(c->id, sizeof(c->id), o->id);

@@ -37,6 +37,7 @@ struct shadow_offer {
     uint64_t block, block_bytes;
     const struct predictor *predictor; /* of it */
     const struct job_result *job;
+    uint64_t compute_ns; /* of its run, as infer_result has it */
 };
 /* Copies it, if the model has a shadow that wants it. */
 void shadow_offer(const struct shadow_offer *o);

@@ -359,9 +359,10 @@ static void report_json(struct buf *out, const struct backtest *b, const struct 
     json_time(out, "to", r->list[r->n - 1].at_ms);
     buf_addf(out,
              ",\"replayed\":%" PRIu64 ",\"errors\":%" PRIu64 ",\"retried\":%" PRIu64
-             ",\"skipped\":{\"redacted\":%" PRIu64 ",\"binary\":%" PRIu64 ",\"unreadable\":%" PRIu64
-             ",\"without_answer\":%" PRIu64 "},\"unjoined\":%" PRIu64 ",\"problem\":",
-             w->replayed, w->errors, w->retried, r->redacted, r->binary, r->unreadable, w->without_answer, r->unjoined);
+             ",\"skipped\":{\"redacted\":%" PRIu64 ",\"binary\":%" PRIu64 ",\"direct\":%" PRIu64
+             ",\"unreadable\":%" PRIu64 ",\"without_answer\":%" PRIu64 "},\"unjoined\":%" PRIu64 ",\"problem\":",
+             w->replayed, w->errors, w->retried, r->redacted, r->binary, r->direct, r->unreadable, w->without_answer,
+             r->unjoined);
     json_strz(out, w->errors > 0 ? w->last.text : NULL);
     BUF_LIT(out, ",\"latency_ms\":");
     json_times(out, w);
@@ -376,6 +377,7 @@ static void say_left_out(struct buf *out, yyjson_val *root)
         const char *key, *text;
     } reasons[] = {{"redacted", "redacted"},
                    {"binary", "with bytes that are not UTF-8"},
+                   {"direct", "that asked for a version by its number"},
                    {"unreadable", "that can not be read"},
                    {"without_answer", "without an answer"}};
     yyjson_val *skipped = yyjson_obj_get(root, "skipped");
@@ -487,12 +489,14 @@ static enum err_code read_file(struct buf *out, const char *path, struct err *e)
     return rc;
 }
 
-static enum err_code read_capture(struct cli *c, const struct backtest *b, struct buf *out, struct err *e)
+/* Appends the lines of one kind. */
+static enum err_code read_kind(struct cli *c, const char *model, const char *kind, int64_t until_ms, uint64_t limit,
+                               struct buf *out, struct err *e)
 {
-    int64_t now = clock_wall_ms(), since = now - (int64_t)(opt_number(&c->args, "since", SINCE_US) / 1000);
-    char *query = xasprintf("/capture/records?since=%" PRId64 "&until=%" PRId64 "&limit=%" PRIu64, MAX(since, 0), now,
-                            opt_number(&c->args, "limit", LIMIT));
-    char *path = cli_model_path(b->model, query);
+    int64_t since_ms = until_ms - (int64_t)(opt_number(&c->args, "since", SINCE_US) / 1000);
+    char *query = xasprintf("/capture/records?kind=%s&since=%" PRId64 "&until=%" PRId64 "&limit=%" PRIu64, kind,
+                            MAX(since_ms, 0), until_ms, limit);
+    char *path = cli_model_path(model, query);
 
     c->answer.body.max = TEXT_MAX;
     enum err_code rc = cli_call(c, "GET", path, NULL, e);
@@ -502,6 +506,14 @@ static enum err_code read_capture(struct cli *c, const struct backtest *b, struc
     free(path);
     free(query);
     return rc;
+}
+
+static enum err_code read_capture(struct cli *c, const struct backtest *b, struct buf *out, struct err *e)
+{
+    int64_t now = clock_wall_ms();
+    enum err_code rc = read_kind(c, b->model, "request", now, opt_number(&c->args, "limit", LIMIT), out, e);
+
+    return rc == ERR_OK && out->n > 0 ? read_kind(c, b->model, "feedback", now, RECORDS_MAX, out, e) : rc;
 }
 
 static enum err_code read_records(struct cli *c, struct backtest *b, struct err *e)

@@ -76,6 +76,7 @@ int rollback_run(struct cli *c);
 int shadow_run(struct cli *c);
 int backtest_run(struct cli *c);
 int history_run(struct cli *c);
+int capture_run(struct cli *c);
 int doctor_run(struct cli *c);
 
 #endif

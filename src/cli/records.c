@@ -29,24 +29,15 @@ static void *grown(void *array, size_t n, size_t size)
     return full ? xrealloc(array, MAX(n * 2, (size_t)64) * size) : array;
 }
 
-/* Texts that are not UTF-8 come as something else than strings. */
-static bool has_binary(yyjson_val *inputs)
+static bool has_binary(yyjson_val *tensors)
 {
-    yyjson_val *t, *v;
-    size_t i, max, k, count;
+    yyjson_val *t;
+    size_t i, max;
 
-    yyjson_arr_foreach(inputs, i, max, t)
+    yyjson_arr_foreach(tensors, i, max, t)
     {
-        const char *dtype = get_text(t, "datatype");
-
-        if (!dtype || strcmp(dtype, "BYTES") != 0) {
-            continue;
-        }
-        yyjson_arr_foreach(yyjson_obj_get(t, "data"), k, count, v)
-        {
-            if (!yyjson_is_str(v)) {
-                return true;
-            }
+        if (yyjson_obj_get(t, "encoding")) {
+            return true;
         }
     }
     return false;
@@ -67,7 +58,7 @@ static char *body_of(yyjson_val *inputs, size_t *n)
 static bool take_request(struct records *r, yyjson_doc *doc, yyjson_val *root)
 {
     yyjson_val *inputs = yyjson_obj_get(yyjson_obj_get(root, "request"), "inputs");
-    const char *id = get_text(root, "id");
+    const char *id = get_text(root, "id"), *arm = get_text(root, "arm");
     struct record one = {.doc = doc,
                          .id = id ? id : "",
                          .predicted = get_text(root, "predicted"),
@@ -76,16 +67,14 @@ static bool take_request(struct records *r, yyjson_doc *doc, yyjson_val *root)
                          .version = get_count(root, "version"),
                          .latency_us = get_count(root, "latency_us")};
 
-    if (get_flag(root, "redacted")) {
-        r->redacted++;
-        return false;
-    }
-    if (!yyjson_is_arr(inputs)) {
-        r->unreadable++;
-        return false;
-    }
-    if (has_binary(inputs)) {
-        r->binary++;
+    uint64_t *why = get_flag(root, "redacted")                      ? &r->redacted
+                    : arm && strcmp(arm, "direct") == 0             ? &r->direct
+                    : !yyjson_is_arr(inputs)                        ? &r->unreadable
+                    : has_binary(inputs) || has_binary(one.outputs) ? &r->binary
+                                                                    : NULL;
+
+    if (why) {
+        ++*why;
         return false;
     }
     one.outputs = yyjson_is_arr(one.outputs) ? one.outputs : NULL;
@@ -174,8 +163,9 @@ enum err_code records_read(struct records *out, struct str text, size_t limit, s
     if (r.n == 0) {
         err_set(e, ERR_NOT_FOUND,
                 "there is no request to replay: %llu of the lines are redacted, %llu hold bytes that are not UTF-8, "
-                "%llu can not be read",
-                (unsigned long long)r.redacted, (unsigned long long)r.binary, (unsigned long long)r.unreadable);
+                "%llu asked for a version by its number, %llu can not be read",
+                (unsigned long long)r.redacted, (unsigned long long)r.binary, (unsigned long long)r.direct,
+                (unsigned long long)r.unreadable);
         records_done(&r);
         return ERR_NOT_FOUND;
     }

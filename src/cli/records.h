@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Captured requests, as the server gives them out: one JSON object a line, oldest first.
  *
- *     {"kind": "request", "id", "at_ms", "version", "latency_us", "request": {"inputs": [TENSOR…]},
+ *     {"kind": "request", "id", "at_ms", "version", "arm", "latency_us", "request": {"inputs": [TENSOR…]},
  *      "response": {"outputs": [TENSOR…]}, "predicted"?: "class"}        TENSOR: {"name", "shape", "datatype", "data"}
  *     {"kind": "feedback", "id", "at_ms", "label" | "correct" | "reward"}
  *
- * Other members and kinds are passed over. A request can not be replayed without its inputs, or when it is redacted, or
- * when a text of it is not UTF-8: such lines are counted, and left out.
+ * Other members and kinds are passed over. A request can not be replayed without its inputs, nor when its line is
+ * redacted, nor when a text in it is not UTF-8 (the tensor's "encoding" is then base64); and one that asked for a
+ * version by its number ("arm": "direct") is no user's, but may be an earlier replay. Such lines are counted, and left
+ * out.
  *
  * Thread: read-only once made, then any. */
 #ifndef WEIR_CLI_RECORDS_H
@@ -37,8 +39,8 @@ struct records {
     size_t n;
     yyjson_doc **feedback; /* that labels are texts of */
     size_t n_feedback;
-    uint64_t redacted, binary, unreadable; /* lines that are left out */
-    uint64_t unjoined;                     /* feedback about none of the requests */
+    uint64_t redacted, binary, direct, unreadable; /* lines that are left out */
+    uint64_t unjoined;                             /* feedback about none of the requests */
 };
 
 /* text: NDJSON; at most `limit` requests are taken. ERR_NOT_FOUND: there is none that can be replayed; ERR_TOO_LARGE.

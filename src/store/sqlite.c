@@ -26,14 +26,18 @@
 extern const char embed_store_migrations_0001_init_sql[];
 extern const char embed_store_migrations_0002_costs_sql[];
 extern const char embed_store_migrations_0003_rollouts_sql[];
+extern const char embed_store_migrations_0004_capture_sql[];
 extern const char embed_store_migrations_0006_shadow_sql[];
 
+/* clang-format off */
 static const char *const migrations[] = {
     embed_store_migrations_0001_init_sql,
     embed_store_migrations_0002_costs_sql,
     embed_store_migrations_0003_rollouts_sql,
+    embed_store_migrations_0004_capture_sql,
     embed_store_migrations_0006_shadow_sql,
 };
+/* clang-format on */
 
 #define HISTORY_COLUMNS "seq, at_ms, model, version, kind, actor, text, serving, evidence"
 

@@ -88,17 +88,18 @@ def test_the_numbers_are_those_of_both_versions(server, tmp_path):
     lines, rows = capture(server, "intent", 300, label_of)
     lines.insert(10, {"kind": "request", "id": "x1", "redacted": True})
     lines.insert(20, {"kind": "feedback", "id": "nobody", "label": "x"})
+    lines.insert(30, {**lines[0], "id": "x2", "arm": "direct", "version": 2})
     path = write(tmp_path / "f", lines)
     with open(path, "ab") as f:
         f.write(b'{"kind":"request","id":"\xff"}\n')
     done = server.ok("backtest", "intent@2", "--file", path, "--json").json()
     assert done["records"] == done["replayed"] == 300 and done["errors"] == 0 and done["problem"] is None
-    assert done["skipped"] == {"redacted": 1, "binary": 0, "unreadable": 1, "without_answer": 0}
+    assert done["skipped"] == {"redacted": 1, "binary": 0, "direct": 1, "unreadable": 1, "without_answer": 0}
     assert done["unjoined"] == 1 and done["recorded"] == [{"version": 1, "requests": 300}]
 
     with server.wire() as wire:
         new = [by_name(answer(wire, "intent", 2, body)) for body, _ in rows]
-    old = [by_name(line["response"]["outputs"]) for line in lines if line["kind"] == "request" and "response" in line]
+    old = [by_name(line["response"]["outputs"]) for line in lines if line.get("arm") == "stable"]
     cells = collections.Counter((label_of(o), label_of(w)) for o, w in zip(old, new))
     agree = sum(n for (x, y), n in cells.items() if x == y)
     diff = done["diff"]
@@ -124,7 +125,7 @@ def test_the_numbers_are_those_of_both_versions(server, tmp_path):
 
     text = server.ok("backtest", "intent@2", "--file", path).out
     assert f"300 pairs, {agree / 3:.2f} % agree" in text and "version 2 is worse" in text, text
-    assert "left out      1 redacted, 1 that can not be read" in text, text
+    assert "left out      1 redacted, 1 that asked for a version by its number, 1 that can not be read" in text, text
 
     # Against what version 1 says now, which is what it said then.
     live = server.ok("backtest", "intent@2", "--against", "1", "--file", path, "--json").json()
@@ -194,8 +195,10 @@ class Admin(http.server.BaseHTTPRequestHandler):
         own = self.server
         url = urllib.parse.urlsplit(self.path)
         if url.path == "/admin/models/intent/capture/records":
-            own.queries.append({k: int(v[0]) for k, v in urllib.parse.parse_qs(url.query).items()})
-            self.send(200, own.records)
+            query = {k: v[0] for k, v in urllib.parse.parse_qs(url.query).items()}
+            own.queries.append(query)
+            lines = [line for line in own.lines if line["kind"] == query["kind"]]
+            self.send(200, "".join(json.dumps(line) + "\n" for line in lines).encode())
         elif url.path == "/admin/server":
             real = own.real.get("/admin/server")
             real["data"] = f"http://127.0.0.1:{own.server_port}"
@@ -234,24 +237,59 @@ def captured(server):
 
 def test_from_the_capture_of_a_busy_server(server, captured):
     lines, _ = capture(server, "intent", 20, label_of)
-    captured.records = "".join(json.dumps(line) + "\n" for line in lines).encode()
+    captured.lines = lines
     url = f"http://127.0.0.1:{captured.server_port}"
     done = flow.weir("backtest", "intent@2", "--since", "2h", "--limit", "500", "--json", "--server", url)
     assert done.status == 0, done
     got = done.json()
     assert got["replayed"] == 20 and got["errors"] == 0 and got["retried"] == 40
     assert captured.priorities == {"sheddable"}
-    query = captured.queries[0]
-    assert query["limit"] == 500 and query["until"] - query["since"] == 7200 * 1000
+    assert got["diff"]["labels"]["n"] == 20
+    asked, told = captured.queries
+    assert asked["kind"] == "request" and told["kind"] == "feedback" and asked["limit"] == "500"
+    assert int(asked["until"]) - int(asked["since"]) == 7200 * 1000
+    assert (told["since"], told["until"]) == (asked["since"], asked["until"])
 
     captured.refusals = 100  # it never has room
     captured.seen.clear()
-    captured.records = json.dumps(lines[0]).encode()
+    captured.lines = lines[:1]
     done = flow.weir("backtest", "intent@2", "--json", "--server", url)
     assert done.status == 1
     got = done.json()
     assert got["replayed"] == 0 and got["errors"] == 1 and got["retried"] == 5
     assert got["problem"] == "too much to do"
-    captured.records = b""
+    captured.lines = []
     done = flow.weir("backtest", "intent@2", "--server", url)
     assert done.status == 1 and "nothing was captured" in done.err
+
+
+def test_from_the_servers_own_capture(serve, tmp_path):
+    s = serve("capture: {sample: 100%}\n")
+    s.push_example("intent", 1)
+    s.push_example("intent", 2)
+    rows, old, new = flow.Samples("intent").rows[:80], [], []
+    with s.wire() as wire:
+        for i, (body, label) in enumerate(rows):
+            reply = wire.ask("POST", "/v2/models/intent/infer", body, {"X-Request-Id": f"r{i}", "X-Weir-User": "u"})
+            old.append(label_of(by_name(reply.json()["outputs"])))
+            told = wire.ask("POST", "/v2/models/intent/feedback", {"id": f"r{i}", "label": label})
+            assert told.status == 200
+            new.append(label_of(by_name(answer(wire, "intent", 2, body))))  # captured too, and left out
+
+    def written():
+        state = s.get("/admin/models/intent/capture")
+        return state["written"] >= 240
+
+    flow.until("all lines", written)
+    done = s.ok("backtest", "intent@2", "--json").json()
+    assert done["replayed"] == 80 and done["errors"] == 0 and done["skipped"]["direct"] == 80, done
+    assert done["recorded"] == [{"version": 1, "requests": 80}]
+    assert done["diff"]["agree"] == sum(a == b for a, b in zip(old, new)) < 80
+    check_labels(done["diff"]["labels"], rows, old, new)
+
+    path = tmp_path / "export"
+    path.write_text(s.ok("capture", "intent", "--export").out)
+    again = s.ok("backtest", "intent@2", "--file", path, "--json").json()
+    assert again["replayed"] == 80
+    for key in ("pairs", "agree", "labels"):
+        assert again["diff"][key] == done["diff"][key]

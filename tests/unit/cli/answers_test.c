@@ -58,15 +58,19 @@ static void what_can_not_be_replayed_is_counted(void **state)
     struct records r =
         read_ok("{\"kind\":\"request\",\"id\":\"a\",\"redacted\":true," INPUTS "}\n"
                 "{\"kind\":\"request\",\"id\":\"b\",\"request\":{\"inputs\":[{\"name\":\"x\",\"shape\":[1],"
-                "\"datatype\":\"BYTES\",\"data\":[{\"b64\":\"/w==\"}]}]}}\n"
+                "\"datatype\":\"BYTES\",\"data\":[\"/w==\"],\"encoding\":\"base64\"}]}}\n"
+                "{\"kind\":\"request\",\"id\":\"c\"," INPUTS ",\"response\":{\"outputs\":[{\"name\":\"y\","
+                "\"datatype\":\"BYTES\",\"shape\":[1],\"data\":[\"/w==\"],\"encoding\":\"base64\"}]}}\n"
+                "{\"kind\":\"request\",\"id\":\"d\",\"arm\":\"direct\"," INPUTS "}\n"
                 "not JSON\n"
-                "{\"kind\":\"request\",\"id\":\"c\"}\n" LINE("d", "\"response\":{\"outputs\":[]}"),
+                "{\"kind\":\"request\",\"id\":\"e\"}\n" LINE("f", "\"response\":{\"outputs\":[]}"),
                 10);
 
     (void)state;
     assert_int_equal(r.n, 1);
     assert_int_equal(r.redacted, 1);
-    assert_int_equal(r.binary, 1);
+    assert_int_equal(r.binary, 2);
+    assert_int_equal(r.direct, 1);
     assert_int_equal(r.unreadable, 2);
     records_done(&r);
 }

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Copies of answered requests, run by a version that nobody sees, and what its answers differ in (control/shadow.h).
  *
- * When the stable version's answer has gone out, the request's block, which is still in the stable's input window, is
- * copied into the shadow version's window on the same thread, and the answer into memory of this thread's pool. The
- * copy is admitted there as sheddable work with the model's timeout from that moment on. When it is done, the two
- * answers are compared, and everything of it is given back. The request itself is over by then: nothing here delays or
- * fails it, and a client that has left makes no difference.
+ * When the stable version's answer is with its connection, the request's block, which is still in the stable's input
+ * window, is copied into the shadow version's window on the same thread, and the answer into memory of this thread's
+ * pool. The copy is admitted there as sheddable work with the model's timeout from that moment on. When it is done, the
+ * two answers are compared, and everything of it is given back. The request itself is over by then: nothing here delays
+ * or fails it, and a client that has left makes no difference.
  *
  * Bounds: SHADOW_COPIES copies and SHADOW_BYTES of answers a thread; the version's own admission. What has no room is
  * dropped, and counted by reason.

@@ -542,6 +542,7 @@ void control_free(struct control *c)
         shadow_free(m->shadow);
         free(m->evidence);
         free(m->holds);
+        free(m->feedback);
         free(m->versions);
         free(m);
     }

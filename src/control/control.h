@@ -145,11 +145,12 @@ struct model {
     struct judgement judgement;    /* the last one; of an ended rollout: the one it ended with */
     struct judge_counts counts;    /* what it was judged on */
     struct tally *tally;           /* NULL unless a rollout runs or soaks */
-    double baseline[METRIC_COUNT]; /* the stable's shares of bad answers in the whole rollout: for the soak */
+    double baseline[METRIC_COUNT]; /* the stable's shares of bad answers in the whole rollout, 1: not known */
     struct shadow *shadow;         /* the running or the last one since the start; NULL: there was none, or no memory */
     struct shadow_row shadow_row;  /* version 0: none runs */
     struct hold_row *holds;        /* artifacts of it that did harm */
     size_t n_holds;
+    _Atomic uint64_t *feedback; /* by enum feedback_result, since the server started, by connection threads; or NULL */
     /* private to control */
     struct control *control;
     struct change *changing, *next_change; /* a change that is being written, and those behind it */

@@ -222,6 +222,7 @@ static struct route *route_of(const struct model *m)
     t->timeout_us = m->family->timeout_us;
     t->queue_requests = m->family->queue_requests;
     t->capture = &m->family->capture;
+    t->feedback = m->feedback;
     if (t->canary >= 0 && (t->versions[t->canary].slot < 0 || !t->canary_series)) {
         t->canary = -1; /* it is not loaded (yet, after a restart): its share waits on the stable one */
     }
@@ -254,6 +255,7 @@ void control_publish(struct control *c)
         struct route *t;
 
         model_series(m);
+        m->feedback = m->feedback ? m->feedback : xcalloc(FEEDBACK_RESULTS, sizeof(m->feedback[0]));
         t = route_of(m);
         map_put(&s->routes, str_of(t->name), t);
         if (m->row.stable != 0 &&

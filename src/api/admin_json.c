@@ -309,6 +309,17 @@ static void put_version_members(struct buf *b, const struct version *v, const st
     BUF_LIT(b, "}");
 }
 
+/* What became of feedback that came for the model, since the server started. */
+static void put_feedback_results(struct buf *b, const struct model *m)
+{
+    json_key(b, "feedback");
+    BUF_LIT(b, "{");
+    for (int k = 0; k < FEEDBACK_RESULTS; k++) {
+        json_put_count(b, feedback_result_names[k], m->feedback ? counter_get(&m->feedback[k]) : 0);
+    }
+    BUF_LIT(b, "}");
+}
+
 void json_model(struct buf *b, const struct model *m, const struct admin_facts *f)
 {
     BUF_LIT(b, "{");
@@ -318,6 +329,7 @@ void json_model(struct buf *b, const struct model *m, const struct admin_facts *
     json_put_count(b, "instances", m->family->place == PLACE_INLINE ? 1 : m->family->instances);
     json_put_version(b, "stable", m->row.stable);
     json_put_version(b, "previous", m->row.previous);
+    put_feedback_results(b, m);
     json_key(b, "versions");
     BUF_LIT(b, "[");
     for (size_t i = 0; i < m->n_versions; i++) {

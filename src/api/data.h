@@ -6,9 +6,9 @@
 #ifndef WEIR_API_DATA_H
 #define WEIR_API_DATA_H
 
+#include "api/join.h"
 #include "api/plane.h"
 
-struct join;
 struct capture_part;
 struct shadow_pool;
 struct data_facts {
@@ -65,14 +65,7 @@ struct str predicted_class(const struct predictor *p, const struct job_result *r
 /* How many rows the prediction output has; 0 when it is not among the result. */
 uint64_t predicted_rows(const struct predictor *p, const struct job_result *r);
 
-/* ---- feedback.c: answered requests, remembered in bounded memory until their feedback comes ---- */
-/* The newest 65,536 of a thread, or fewer when ids fall together: an older one gives way. */
-struct join *join_new(void);
-/* What a request is remembered by; never 0. */
-uint64_t join_key(struct str model, struct str id);
-void join_free(struct join *j);
-void join_put(struct join *j, struct str model, struct str id, struct series *series, int64_t version, enum arm arm,
-              struct str predicted);
+/* ---- feedback.c: joins what became of answers to them (join.h has the answers, feedback_read.h what may be sent) */
 void feedback_run(struct request *r);
 void feedback_finished(struct request *r);
 

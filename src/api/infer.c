@@ -208,6 +208,12 @@ static enum err_code admit(struct infer_state *s, struct sched *to, uint64_t byt
     return sched_admit(to, &ask, &s->wait_us, e);
 }
 
+/* A hash of the user's key; 0: there is none. */
+static uint64_t user_of(const struct infer_state *s)
+{
+    return s->has_user ? hash64(s->key.p, s->key.n) | 1 : 0;
+}
+
 /* Who takes part in a rollout is counted by the judge from here on, whatever happens to it. */
 static void judge_begin(struct infer_state *s, const struct pick *p)
 {
@@ -219,8 +225,7 @@ static void judge_begin(struct infer_state *s, const struct pick *p)
         return;
     }
     s->sound = t->versions[t->stable].info;
-    tally_begin(t->tally, shard_of(s), &s->mark, t->stratum, arm, s->has_user ? hash64(s->key.p, s->key.n) | 1 : 0,
-                s->r->x->t_start);
+    tally_begin(t->tally, shard_of(s), &s->mark, t->stratum, arm, user_of(s), s->r->x->t_start);
     judge_watch(s->r->plane);
 }
 
@@ -688,8 +693,14 @@ static void remember(struct infer_state *s, const struct job_result *job)
         }
         first = i == 0 ? c : first;
     }
-    join_put(facts_of(s->r)->join, s->model, s->id, s->series, s->version, s->arm,
-             rows == 1 ? first : (struct str){NULL, 0});
+    join_put(facts_of(s->r)->join, &(struct join_answer){.model = s->model,
+                                                         .id = s->id,
+                                                         .predicted = rows == 1 ? first : (struct str){NULL, 0},
+                                                         .series = s->series,
+                                                         .version = s->version,
+                                                         .arm = s->arm,
+                                                         .user = user_of(s),
+                                                         .mark = &s->mark});
 }
 
 /* It is answered as the model gave it; the judge counts it as invalid. The first ones are told in the log. */

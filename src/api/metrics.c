@@ -220,7 +220,7 @@ static void put_sums(struct buf *b, const struct views *vs)
          offsetof(struct series_sum, in_flight)},
         {"weir_keyless_requests_total", "counter", "Requests without an assignment key.",
          offsetof(struct series_sum, keyless)},
-        {"weir_feedback_total", "counter", "Answers that were judged by feedback.",
+        {"weir_feedback_labelled_total", "counter", "Answers that feedback called correct or wrong.",
          offsetof(struct series_sum, feedback_n)},
         {"weir_feedback_correct_total", "counter", "Answers that feedback called correct.",
          offsetof(struct series_sum, feedback_correct)},
@@ -236,6 +236,19 @@ static void put_sums(struct buf *b, const struct views *vs)
             memcpy(&n, (const char *)&vs->v[i].sum + table[t].at, sizeof(n));
             arm_labels(b, table[t].name, &vs->v[i]);
             buf_addf(b, "} %llu\n", (unsigned long long)n);
+        }
+    }
+}
+
+static void put_feedback(struct buf *b, const struct views *vs)
+{
+    family(b, "weir_feedback_total", "counter", "Feedback that came for a model, by what became of it.");
+    for (size_t i = 0; i < vs->n_models; i++) {
+        const struct model *m = vs->models[i];
+
+        for (int k = 0; m->feedback && k < FEEDBACK_RESULTS; k++) {
+            buf_addf(b, "weir_feedback_total{model=\"%s\",result=\"%s\"} %llu\n", m->row.name, feedback_result_names[k],
+                     (unsigned long long)counter_get(&m->feedback[k]));
         }
     }
 }
@@ -592,6 +605,7 @@ void metrics_write(struct buf *b, struct control *c, const struct admin_facts *f
     put_histogram(b, &vs, "weir_queue_duration_seconds", SERIES_QUEUE, "Waiting for an instance.");
     put_histogram(b, &vs, "weir_compute_duration_seconds", SERIES_COMPUTE, "Running the model.");
     put_sums(b, &vs);
+    put_feedback(b, &vs);
     put_classes(b, &vs);
     put_models(b, &vs);
     put_shares(b, &vs);

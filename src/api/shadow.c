@@ -10,7 +10,6 @@
 
 #include "api/oip.h"
 #include "base/clock.h"
-#include "base/hash.h"
 
 #define KEEP_BYTES (1u << 20) /* of memory that a copy keeps when it is over */
 #define KNOWN 16384u          /* compared requests that are remembered for their labels, */
@@ -128,7 +127,7 @@ static bool keep_answer(struct copy *c, const struct job_result *job)
 
 static uint64_t hash_of(struct str class)
 {
-    return class.p ? hash64(class.p, class.n) | 1 : 0; /* as join_put's */
+    return class.p ? join_label(class) : 0;
 }
 
 /* Its version may be gone when they are compared, and its labels with it. */

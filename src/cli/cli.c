@@ -53,6 +53,13 @@ static const struct opt_row bench_options[] = {
     {"seed", 0, OPT_NUMBER, "N", "which users and samples come in which order (default 1)"},
     {"log", 0, OPT_TEXT, "FILE", "write one line of JSON a request to this file"},
 };
+static const struct opt_row feedback_options[] = {
+    {"label", 0, OPT_TEXT, "X", "the true class: right if it is the predicted one"},
+    {"correct", 0, OPT_TEXT, "yes|no", "whether it was right"},
+    {"reward", 0, OPT_TEXT, "R", "what it was worth, a number"},
+    {"supersede", 0, OPT_FLAG, NULL, "correct what was told before; the judge keeps what it was told first"},
+    {"file", 0, OPT_TEXT, "F|-", "many: a JSON object a line, {\"id\", \"label\" | \"correct\" | \"reward\"}"},
+};
 static const struct opt_row rollout_options[] = {
     {"version", 0, OPT_COUNT, "N", "start, promote: the version"},
     {"share", 0, OPT_SHARE, "P%", "start, set: the canary's share of the traffic; you move it on"},
@@ -120,6 +127,14 @@ static const struct command commands[] = {
      "Sends the stable version's samples as many users, tells the server the true labels, and prints what came back:\n"
      "requests, errors, times and accuracy of each version and arm as this client saw them.\n",
      ROWS(bench_options), 1, 1, true, bench_run},
+    {"feedback", "NAME [ID]", "tell what became of an answer",
+     "Tells what became of the answer ID (its X-Request-Id) of the model NAME, or with --file of many. It is counted "
+     "for\n"
+     "the version and the arm that answered: accuracy and reward of both are compared, and judged, in a rollout.\n"
+     "The first word about an answer counts. Exit status 1 if a line of the file is refused; what is not remembered "
+     "any\n"
+     "more, or was told before, is only counted.\n",
+     ROWS(feedback_options), 1, 2, true, cli_feedback_run},
     {"rollout", "ACTION NAME", "show or change how a new version is put out",
      "ACTION is one of\n"
      "  show      where it is, what the judge says and why it stands still, both versions side by side\n"

@@ -70,6 +70,7 @@ int push_run(struct cli *c);
 int models_run(struct cli *c);
 int infer_run(struct cli *c);
 int bench_run(struct cli *c);
+int cli_feedback_run(struct cli *c);
 int rollout_run(struct cli *c);
 int promote_run(struct cli *c);
 int rollback_run(struct cli *c);

@@ -54,7 +54,7 @@ static void show_time(struct buf *out, uint64_t ms)
 static void show_settings(struct buf *out, yyjson_val *s)
 {
     yyjson_val *redact = yyjson_obj_get(s, "redact"), *name;
-    uint64_t sample = get_count(s, "sample_bp");
+    uint64_t sample = get_count(s, "sample_bp"), hours = get_count(s, "max_age_s") / 3600;
     size_t i, max;
     if (sample == 0) {
         BUF_LIT(out, "nothing is captured (capture: {sample: 10%} in weir.yaml)\n");
@@ -70,8 +70,8 @@ static void show_settings(struct buf *out, yyjson_val *s)
     BUF_LIT(out, "; kept within ");
     show_bytes(out, get_count(s, "max_bytes"));
     BUF_LIT(out, " of all models, for ");
-    show_count(out, get_count(s, "max_age_s") / 3600);
-    BUF_LIT(out, " h\n");
+    show_count(out, hours >= 48 ? hours / 24 : hours);
+    buf_addz(out, hours >= 48 ? " days\n" : " h\n");
 }
 
 static void show_counts(struct buf *out, yyjson_val *root)

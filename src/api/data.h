@@ -59,9 +59,20 @@ uint64_t predicted_rows(const struct predictor *p, const struct job_result *r);
 /* The newest 65,536 of a thread, or fewer when ids fall together: an older one gives way. */
 struct join *join_new(void);
 void join_free(struct join *j);
+/* user: a hash of the user's key, 0 if it had none. */
 void join_put(struct join *j, struct str model, struct str id, struct series *series, int64_t version, enum arm arm,
-              struct str predicted);
+              uint64_t user, struct str predicted);
 void feedback_run(struct request *r);
 void feedback_finished(struct request *r);
+
+/* ---- goals.c: what the goal of an experiment is told ---- */
+/* Of a request that was counted in `series` (which it holds, or which was found to live): it is counted if the model's
+ * running experiment has this series as an arm, and this kind of goal. key: of the user, or else of the request. This
+ * plane's thread. */
+void goal_value(struct plane *p, struct str model, const struct series *series, enum goal_kind kind, uint64_t key,
+                double value);
+/* The mean of the goal's output, where that is GOAL_OUTPUT and the reply has it. info: of the version that ran. */
+void goal_output(struct plane *p, struct str model, const struct series *series, uint64_t key,
+                 const struct model_info *info, const struct job_result *job);
 
 #endif

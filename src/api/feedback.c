@@ -23,6 +23,7 @@ struct join_entry {
     uint64_t series_id;
     struct series *series;
     uint64_t predicted; /* hash of the class; 0: none */
+    uint64_t user;      /* hash of the user's key; 0: none */
     int64_t version;
     uint8_t arm, got;
 };
@@ -51,7 +52,7 @@ static uint64_t key_of(struct str model, struct str id)
 }
 
 void join_put(struct join *j, struct str model, struct str id, struct series *series, int64_t version, enum arm arm,
-              struct str predicted)
+              uint64_t user, struct str predicted)
 {
     uint64_t key = key_of(model, id);
     struct join_entry *oldest = &j->slot[key % JOIN_SLOTS];
@@ -71,6 +72,7 @@ void join_put(struct join *j, struct str model, struct str id, struct series *se
                                   .series = series,
                                   .version = version,
                                   .arm = (uint8_t)arm,
+                                  .user = user,
                                   .predicted = predicted.p ? hash64(predicted.p, predicted.n) | 1 : 0};
 }
 
@@ -117,6 +119,13 @@ static bool series_lives(const struct plane *p, const struct feedback *f, const 
     return lives && series_id(e->series) == e->series_id;
 }
 
+/* A value of a request that was joined, for the first time. */
+static void tell_goal(struct plane *p, const struct feedback *f, const struct join_entry *e, enum goal_kind kind,
+                      double value)
+{
+    goal_value(p, str_of(f->model), e->series, kind, e->user ? e->user : e->key, value);
+}
+
 static void count(struct plane *p, struct feedback *f, struct join_entry *e)
 {
     unsigned part = p->shard->index;
@@ -134,11 +143,13 @@ static void count(struct plane *p, struct feedback *f, struct join_entry *e)
     f->correct = f->has_label ? f->label == e->predicted : f->correct;
     if ((f->has_label || f->has_correct) && !(e->got & GOT_CLASS)) {
         series_correct(e->series, part, f->correct);
+        tell_goal(p, f, e, GOAL_ACCURACY, f->correct ? 1 : 0);
         e->got |= GOT_CLASS;
         f->counted = true;
     }
     if (f->has_reward && !(e->got & GOT_REWARD)) {
         series_reward(e->series, part, f->reward);
+        tell_goal(p, f, e, GOAL_REWARD, f->reward);
         e->got |= GOT_REWARD;
         f->counted = true;
     }

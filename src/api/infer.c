@@ -38,6 +38,7 @@ struct infer_state {
     int64_t version;
     enum arm arm;
     bool rollout, counted, submitted, parsed;
+    bool measured; /* an output of it is an experiment's goal */
     struct predictor predictor;
     uint64_t admitted; /* bytes */
     uint64_t wait_us;  /* as predicted when it was refused; 0: not known */
@@ -241,6 +242,7 @@ static enum err_code choose(struct infer_state *s, const struct pick *p, uint64_
     s->arm = p->arm;
     s->rollout = p->rollout;
     s->series = p->series;
+    s->measured = p->route->goal_kind == GOAL_OUTPUT && p->arm != ARM_DIRECT;
     s->timeout_us = p->route->timeout_us;
     s->predictor = (struct predictor){p->version->prediction, p->version->labels, p->version->n_labels};
     series_ref(s->series, shard_of(s));
@@ -665,6 +667,11 @@ static enum err_code move(struct infer_state *s, struct err *e)
     return submit(s, e);
 }
 
+static uint64_t user_of(const struct infer_state *s)
+{
+    return s->has_user ? hash64(s->key.p, s->key.n) | 1 : 0;
+}
+
 static void remember(struct infer_state *s, const struct job_result *job)
 {
     uint64_t rows = MIN(predicted_rows(&s->predictor, job), 64u);
@@ -679,7 +686,7 @@ static void remember(struct infer_state *s, const struct job_result *job)
         }
         first = i == 0 ? c : first;
     }
-    join_put(facts_of(s->r)->join, s->model, s->id, s->series, s->version, s->arm,
+    join_put(facts_of(s->r)->join, s->model, s->id, s->series, s->version, s->arm, user_of(s),
              rows == 1 ? first : (struct str){NULL, 0});
 }
 
@@ -725,6 +732,9 @@ static void answer(struct infer_state *s, const struct infer_result *res)
     identify(s);
     if (!s->spoiled) {
         remember(s, res->job);
+    }
+    if (s->measured && !s->spoiled) {
+        goal_output(s->r->plane, s->model, s->series, hash64(s->key.p, s->key.n), sched_info(s->sched), res->job);
     }
     check_outputs(s, res->job);
     count_end(s, ERR_OK, res->queue_ns, res->job->compute_ns);

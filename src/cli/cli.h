@@ -73,6 +73,7 @@ int bench_run(struct cli *c);
 int rollout_run(struct cli *c);
 int promote_run(struct cli *c);
 int rollback_run(struct cli *c);
+int experiment_run(struct cli *c);
 int history_run(struct cli *c);
 int doctor_run(struct cli *c);
 

@@ -75,7 +75,12 @@ char *counts_text(const struct model *m)
         put_numbers(&b, &s->all[0][0], (size_t)METRIC_COUNT * JUDGE_ARMS);
         BUF_LIT(&b, "]");
     }
-    BUF_LIT(&b, "]}");
+    BUF_LIT(&b, "]");
+    if (m->values) {
+        BUF_LIT(&b, ",\"goal\":");
+        goal_counts_json(&b, m->values);
+    }
+    BUF_LIT(&b, "}");
     text = b.over || b.lack ? NULL : xstrndup(b.p, b.n);
     buf_done(&b);
     return text;
@@ -128,7 +133,45 @@ static void counts_read(struct model *m, const char *text)
     if (!ok) {
         m->counts = (struct judge_counts){0};
     }
+    if (m->values && !goal_counts_read(m->values, yyjson_obj_get(root, "goal"))) {
+        *m->values = (struct goal_counts){0};
+    }
     yyjson_doc_free(doc);
+}
+
+/* ---- the goal of an experiment ---- */
+
+bool experiment_running(const struct model *m)
+{
+    return rollout_running(m) && policy_tests(&m->policy);
+}
+
+/* What is counted of the goal belongs to the rollout, and stays to be looked at when it has ended. */
+static void values_begin(struct model *m)
+{
+    free(m->values);
+    m->values = policy_tests(&m->policy) ? xcalloc(1, sizeof(*m->values)) : NULL;
+    m->finding = (struct experiment_finding){0};
+}
+
+static void new_goal(struct model *m)
+{
+    control_retire_goal(m->control, m->goal);
+    m->goal = experiment_running(m) ? goal_new(m->control->spec.n_shards, m->values) : NULL;
+    if (experiment_running(m) && !m->goal) {
+        log_error("control", "no memory to count with: the experiment's goal is not counted model=%s", m->row.name);
+    }
+}
+
+static void find_result(struct model *m)
+{
+    if (m->goal) {
+        goal_sum(m->goal, m->values);
+    }
+    if (m->values) {
+        experiment_judge(&m->policy.experiment, m->values, m->rollout.stable, m->rollout.canary,
+                         m->progress.invalid || (experiment_running(m) && m->judgement.ratio_broken), &m->finding);
+    }
 }
 
 /* ---- beginning, going on, ending ---- */
@@ -162,6 +205,7 @@ static void start_clock(struct model *m)
     m->judged_us = m->saved_us = clock_us();
     m->judged = m->ordered = false;
     m->told = VERDICT_NODATA;
+    m->told_result = RESULT_UNCLEAR;
     m->told_us = 0;
     m->judgement = (struct judgement){0};
     if (c->conduct.slot == 0) {
@@ -176,6 +220,7 @@ static void new_tally(struct model *m)
     if (!m->tally) {
         log_error("control", "no memory to count with: the rollout is not judged model=%s", m->row.name);
     }
+    new_goal(m);
     start_clock(m);
 }
 
@@ -183,6 +228,7 @@ void conduct_begin(struct model *m)
 {
     m->counts = (struct judge_counts){0};
     memset(m->baseline, 0, sizeof(m->baseline));
+    values_begin(m);
     new_tally(m);
     freeze(m);
 }
@@ -221,7 +267,9 @@ void conduct_soak(struct model *m)
 void conduct_end(struct model *m)
 {
     control_retire_tally(m->control, m->tally);
+    control_retire_goal(m->control, m->goal);
     m->tally = NULL;
+    m->goal = NULL;
     m->ordered = false;
     m->progress.phase = PHASE_ENDED;
 }
@@ -242,7 +290,9 @@ void conduct_resume(struct model *m, struct rollout_row *row)
     if (rollout_soaking(m) && m->progress.phase != PHASE_SOAK) { /* they contradict each other: the state counts */
         m->progress = (struct rollout_progress){.phase = PHASE_SOAK, .share_bp = soak_share};
     }
+    values_begin(m);
     counts_read(m, row->counts);
+    find_result(m);
     rollout_row_done(&m->rollout);
     row->evidence = row->policy = row->progress = row->counts = NULL;
     if (conducted(m)) {
@@ -384,8 +434,13 @@ static enum err_code order_rows(struct order *o, struct err *e)
         if (promotion_fill(ch, o->step.next.phase == PHASE_SOAK, e) != ERR_OK) {
             return e->code;
         }
-        snprintf(ch->rollout_row.reason, sizeof(ch->rollout_row.reason), "version %lld was promoted by %s",
-                 (long long)m->rollout.canary, o->actor);
+        if (o->ev.kind == EVENT_SHIP) {
+            snprintf(ch->rollout_row.reason, sizeof(ch->rollout_row.reason), "version %lld was shipped by %s: %s",
+                     (long long)m->rollout.canary, o->actor, m->finding.text);
+        } else {
+            snprintf(ch->rollout_row.reason, sizeof(ch->rollout_row.reason), "version %lld was promoted by %s",
+                     (long long)m->rollout.canary, o->actor);
+        }
     } else if (o->step.act == ACT_COMPLETE) {
         ch->rollout_row = soak_over(m, o->step.text);
         ch->has_rollout = true;
@@ -428,6 +483,10 @@ static enum err_code order_prepare(struct change *ch, struct err *e)
     if (!conducted(m)) {
         return err_set(e, ERR_CONFLICT, "no rollout of '%s' is running: weir rollout start %s --version N --share P%%",
                        m->row.name, m->row.name);
+    }
+    if (o->ev.kind == EVENT_SHIP) {
+        o->ev.judgement = &m->judgement;
+        o->ev.finding = &m->finding;
     }
     o->from = (enum rollout_phase)m->progress.phase;
     if (rollout_next(&m->policy, &m->progress, &o->ev, &o->step, e) != ERR_OK) {
@@ -511,7 +570,8 @@ void control_rollout_event(struct control *c, struct str model, enum rollout_eve
         done(ctx, &e);
         return;
     }
-    if (kind == EVENT_SET && rollout_running(m) && m->progress.share_bp == share_bp && !m->policy.automatic) {
+    if (kind == EVENT_SET && rollout_running(m) && m->progress.share_bp == share_bp && !m->policy.automatic &&
+        !policy_tests(&m->policy)) {
         e.code = ERR_OK; /* as it is already */
         done(ctx, &e);
         return;
@@ -542,6 +602,19 @@ static enum err_code verdict_prepare(struct change *ch, struct err *e)
     return ERR_OK;
 }
 
+/* The result of an experiment's goal, likewise. */
+static enum err_code result_prepare(struct change *ch, struct err *e)
+{
+    const struct model *m = ch->model;
+
+    if (!experiment_running(m)) {
+        return err_set(e, ERR_CONFLICT, "the experiment has ended");
+    }
+    history_fill(&ch->history_row, m, m->rollout.canary, "experiment_result", JUDGE_ACTOR, "%s", m->finding.text);
+    ch->history_row.evidence = judgement_text(m);
+    return ERR_OK;
+}
+
 static void verdict_act(struct change *ch)
 {
     (void)ch; /* it only tells */
@@ -556,16 +629,22 @@ static void verdict_finish(struct change *ch, const struct err *e)
 
 static void tell_verdict(struct model *m, uint64_t now)
 {
+    int result = (int)MAX(m->finding.result, RESULT_UNCLEAR); /* too few values are told as little as no result */
+    bool verdict = (int)m->judgement.verdict != m->told;
     struct change *v;
 
-    if ((int)m->judgement.verdict == m->told || now - m->told_us < TOLD_US || m->changing || m->undo) {
+    if ((!verdict && (!m->goal || result == m->told_result)) || now - m->told_us < TOLD_US || m->changing || m->undo) {
         return;
     }
-    m->told = (int)m->judgement.verdict;
+    if (verdict) {
+        m->told = (int)m->judgement.verdict;
+    } else {
+        m->told_result = result;
+    }
     m->told_us = now;
     v = xcalloc(1, sizeof(*v));
     v->model = m;
-    v->prepare = verdict_prepare;
+    v->prepare = verdict ? verdict_prepare : result_prepare;
     v->act = verdict_act;
     v->finish = verdict_finish;
     change_submit(v);
@@ -587,6 +666,9 @@ static void judge_now(struct model *m)
         judge_soak(&rule, m->baseline, &soak, &m->judgement);
     } else {
         judge(&rule, &m->counts, &m->judgement);
+    }
+    if (m->goal) {
+        find_result(m);
     }
     m->judged = true;
 }
@@ -615,7 +697,10 @@ static void harm(struct model *m, const struct rollout_step *step)
 
 static void look(struct model *m, uint64_t now)
 {
-    struct rollout_event ev = {.kind = EVENT_TICK, .elapsed_us = now - m->judged_us, .judgement = &m->judgement};
+    struct rollout_event ev = {.kind = EVENT_TICK,
+                               .elapsed_us = now - m->judged_us,
+                               .judgement = &m->judgement,
+                               .finding = m->goal ? &m->finding : NULL};
     struct rollout_step step;
     struct err e;
 
@@ -633,6 +718,7 @@ static void look(struct model *m, uint64_t now)
     }
     switch (step.act) {
     case ACT_NONE:
+        m->saved_us = step.next.invalid && !m->progress.invalid ? 0 : m->saved_us; /* that is not to be forgotten */
         m->progress = step.next;
         tell_verdict(m, now);
         save(m, now);
@@ -648,6 +734,29 @@ static void look(struct model *m, uint64_t now)
         order_submit(m, &ev, JUDGE_ACTOR, NULL, NULL);
         break;
     }
+}
+
+void control_experiment_ship(struct control *c, struct str model, bool force, struct str actor,
+                             void (*done)(void *ctx, const struct err *e), void *ctx)
+{
+    struct rollout_event ev = {.kind = EVENT_SHIP, .force = force};
+    struct model *m = control_model(c, model);
+    struct err e;
+
+    if (!m) {
+        err_set(&e, ERR_NOT_FOUND, "no model '" STR_FMT "'", STR_ARG(model));
+    } else if (!experiment_running(m)) {
+        err_set(&e, ERR_CONFLICT,
+                "no experiment of '%s' is running: weir experiment start %s --version N --goal reward", m->row.name,
+                m->row.name);
+    } else {
+        if (m->tally) {
+            judge_now(m);
+        }
+        order_submit(m, &ev, actor, done, ctx);
+        return;
+    }
+    done(ctx, &e);
 }
 
 void conduct_timer(struct timer *t)

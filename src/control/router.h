@@ -5,6 +5,8 @@
  *
  * Assignment: bucket = murmur3_x86_32(salt ":" key, seed 0) mod 10000; the canary gets the keys with bucket < share in
  * basis points. So a key stays on its arm, and a growing share moves nobody back. The salt is the rollout's id.
+ * In an experiment the stable arm has the buckets [5000, 5000 + share); the other keys, and all of them while the
+ * canary is not there, are answered by the stable version as if they had asked for it: they are in no arm.
  *
  * Thread: router_pick and the other readers by connection threads, inside one handler call: nothing they return by
  * pointer may be kept beyond it, but series (which are referenced). router_swap by control. */
@@ -15,12 +17,13 @@
 
 #include "base/err.h"
 #include "base/map.h"
+#include "control/experiment.h"
 #include "control/series.h"
 #include "control/tally.h"
 #include "inference/tensor.h"
 
-enum arm { ARM_STABLE, ARM_CANARY, ARM_DIRECT };
-extern const char *const arm_names[]; /* "stable", "canary", "direct" */
+enum arm { ARM_STABLE, ARM_CANARY, ARM_DIRECT }; /* direct: by its number, or in no arm of an experiment */
+extern const char *const arm_names[];            /* "stable", "canary", "direct" */
 
 struct route_version {
     int64_t number;
@@ -48,6 +51,10 @@ struct route {
     uint64_t timeout_us;     /* deadline of a request that names none */
     uint64_t queue_requests; /* most that may wait for a cold version */
     char salt[40];
+    bool fixed;                            /* an experiment is running, with arms of fixed ranges */
+    struct goal *goal;                     /* of it, or NULL: for one handler call */
+    enum goal_kind goal_kind;              /* GOAL_NONE: no experiment */
+    char goal_output[TENSOR_NAME_MAX + 1]; /* of GOAL_OUTPUT */
 };
 struct snapshot {
     struct map routes; /* name -> struct route */

@@ -468,7 +468,9 @@ enum err_code control_new(struct control **out, const struct control_spec *spec,
     c->loop = spec->loop;
     c->store = spec->store;
     c->policies = xmalloc(MAX(spec->n_policies, (size_t)1) * sizeof(c->policies[0]));
-    memcpy(c->policies, spec->policies, spec->n_policies * sizeof(c->policies[0]));
+    if (spec->n_policies > 0) {
+        memcpy(c->policies, spec->policies, spec->n_policies * sizeof(c->policies[0]));
+    }
     c->tick.fn = on_tick;
     c->conduct.fn = conduct_timer;
     nothing->starting = true;

@@ -51,6 +51,7 @@ struct house {
     struct control *control;
     struct events *events;
     struct webhook *webhook;
+    struct capture *capture;
     struct conn_thread *threads;
     struct shard **shards;
     struct plane **planes;
@@ -445,6 +446,17 @@ static enum err_code build_control(struct house *h, struct err *e)
     return control_new(&h->control, &spec, e);
 }
 
+static enum err_code build_capture(struct house *h, struct err *e)
+{
+    struct capture_spec spec = {
+        .loop = h->loop, .store = h->store, .conf = &h->conf.capture, .threads = (unsigned)h->conf.threads};
+
+    for (size_t i = 0; i < h->conf.n_families; i++) {
+        spec.on |= h->conf.families[i].capture.sample > 0;
+    }
+    return capture_new(&h->capture, &spec, e);
+}
+
 static void build_planes(struct house *h)
 {
     struct admin_facts *f = &h->admin_facts;
@@ -452,8 +464,8 @@ static void build_planes(struct house *h)
     for (unsigned i = 0; i < h->conf.threads; i++) {
         struct conn_thread *t = &h->threads[i];
 
-        t->facts = (struct data_facts){WEIR_VERSION, h->conf.user_header, h->conf.body_max,
-                                       join_new(),   h->planes,           (unsigned)h->conf.threads};
+        t->facts = (struct data_facts){WEIR_VERSION, h->conf.user_header,       h->conf.body_max,           join_new(),
+                                       h->planes,    (unsigned)h->conf.threads, capture_part(h->capture, i)};
         t->plane = (struct plane){.name = "data",
                                   .routes = data_routes,
                                   .n_routes = n_data_routes,
@@ -466,6 +478,7 @@ static void build_planes(struct house *h)
         t->service = plane_service(&t->plane);
     }
     f->events = h->events;
+    f->capture = h->capture;
     f->store_url = h->conf.store;
     f->artifacts = h->conf.artifacts;
     f->threads = (unsigned)h->conf.threads;
@@ -552,7 +565,7 @@ static enum err_code build(struct house *h, struct err *e)
     }
     if (read_token(h, e) != ERR_OK || loop_new(&h->loop, e) != ERR_OK || watch_outside(h, e) != ERR_OK ||
         store_open(&h->store, h->conf.store, h->conf.artifacts, e) != ERR_OK || build_threads(h, e) != ERR_OK ||
-        build_control(h, e) != ERR_OK) {
+        build_control(h, e) != ERR_OK || build_capture(h, e) != ERR_OK) {
         return e->code;
     }
     build_planes(h);
@@ -612,6 +625,7 @@ static void take_down(struct house *h)
         }
     }
     run_dry(h);
+    capture_stop(h->capture);
     store_close(h->store);
     for (unsigned i = 0; h->threads && i < h->conf.threads; i++) {
         struct conn_thread *t = &h->threads[i];
@@ -633,6 +647,7 @@ static void take_down(struct house *h)
     if (h->loop) {
         loop_free(h->loop);
     }
+    capture_free(h->capture);
     control_free(h->control);
     limits_stop();
     free(h->threads);

@@ -39,7 +39,7 @@ static const struct setting settings[] = {
     {"onnxruntime", SET_STRING, AT(onnxruntime), NULL, 1, 500, NULL, "path of libonnxruntime.so; default: looked for"},
     {"log", SET_ENUM, AT(log_level), "info", 0, 0, level_words, "least level of the log"},
 };
-static const char *const sections[] = {"families", "rollouts", "events", NULL};
+static const char *const sections[] = {"families", "rollouts", "events", "capture", NULL};
 
 static int wrong(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 static int wrong(const char *fmt, ...)
@@ -62,8 +62,69 @@ static struct family *family_add(struct house_conf *c, const char *name)
     f = &c->families[c->n_families++];
     memset(f, 0, sizeof(*f));
     settings_defaults(family_settings, n_family_settings, f);
+    f->capture = c->capture.rule;
     snprintf(f->name, sizeof(f->name), "%s", name);
     return f;
+}
+
+/* `redact`: a name, or a list of names; it takes the place of what was said before. */
+static enum err_code read_redact(const struct conf *y, const struct conf_node *map, struct capture_rule *rule,
+                                 struct err *e)
+{
+    const struct conf_node *at = conf_find(map, "redact");
+    struct err why;
+
+    if (!at) {
+        return ERR_OK;
+    }
+    memset(rule->redact, 0, sizeof(rule->redact));
+    for (const struct conf_node *n = at->kind == CONF_LIST ? at->child : at; n; n = n == at ? NULL : n->next) {
+        if (n->kind != CONF_SCALAR) {
+            return conf_error(y, n, e, "capture.redact is a list of names: [text, user]");
+        }
+        if (capture_redact(rule, str_of(n->text), &why) != ERR_OK) {
+            return conf_error(y, n, e, "capture.redact: %s", why.text);
+        }
+    }
+    return ERR_OK;
+}
+
+static const char *const capture_apart[] = {"redact", NULL};
+
+/* What a family says anew of what is captured. */
+static enum err_code read_family_capture(const struct conf *y, const struct conf_node *family, struct family *f,
+                                         struct err *e)
+{
+    const struct conf_node *at = conf_find(family, "capture");
+
+    if (!at) {
+        return ERR_OK;
+    }
+    if (at->kind != CONF_MAP) {
+        return conf_error(y, at, e, "families.%s.capture is a map: {sample: 10%%, redact: [text]}", f->name);
+    }
+    return settings_read(capture_settings, n_capture_rule_settings, y, at, capture_apart, &f->capture, e) == ERR_OK
+               ? read_redact(y, at, &f->capture, e)
+               : e->code;
+}
+
+static enum err_code read_capture(struct house_conf *c, const struct conf *y, struct err *e)
+{
+    const struct conf_node *at = conf_find(y->root, "capture");
+
+    if (at && at->kind != CONF_MAP) {
+        return conf_error(y, at, e, "capture is a map: {sample: 10%%, redact: [text], max_bytes: 1GiB, …}");
+    }
+    if (settings_read(capture_settings, n_capture_settings, y, at, capture_apart, &c->capture, e) != ERR_OK ||
+        (at && read_redact(y, at, &c->capture.rule, e) != ERR_OK)) {
+        return e->code;
+    }
+    if (c->capture.segment_bytes > c->capture.max_bytes / 4) {
+        return conf_error(y, at, e,
+                          "capture: segment_bytes is more than a quarter of max_bytes: whole segments make room, so "
+                          "too much would go at once");
+    }
+    return ERR_OK;
 }
 
 /* What one row of the table can not say. A GPU's runtime and driver are not loaded into the server's own process: they
@@ -88,6 +149,7 @@ static enum err_code check_device(const struct conf *y, const struct conf_node *
 
 static enum err_code read_families(struct house_conf *c, const struct conf *y, struct err *e)
 {
+    static const char *const apart[] = {"capture", NULL};
     const struct conf_node *all = conf_find(y->root, "families");
 
     if (all && all->kind != CONF_MAP) {
@@ -103,8 +165,8 @@ static enum err_code read_families(struct house_conf *c, const struct conf *y, s
             return conf_error(y, n, e, "families.%s is a map: {place: worker, …}", n->key);
         }
         f = family_add(c, n->key);
-        if (settings_read(family_settings, n_family_settings, y, n, NULL, f, e) != ERR_OK ||
-            check_device(y, n, f, e) != ERR_OK) {
+        if (settings_read(family_settings, n_family_settings, y, n, apart, f, e) != ERR_OK ||
+            check_device(y, n, f, e) != ERR_OK || read_family_capture(y, n, f, e) != ERR_OK) {
             return e->code;
         }
     }
@@ -208,7 +270,9 @@ static enum err_code read_file(struct house_conf *c, const char *path, struct er
         settings_read(settings, COUNT_OF(settings), y, y->root, sections, c, e) != ERR_OK) {
         return e->code;
     }
-    return read_families(c, y, e) == ERR_OK && read_rollouts(c, y, e) == ERR_OK ? read_events(c, y, e) : e->code;
+    return read_capture(c, y, e) == ERR_OK && read_families(c, y, e) == ERR_OK && read_rollouts(c, y, e) == ERR_OK
+               ? read_events(c, y, e)
+               : e->code;
 }
 
 static void under_data(struct house_conf *c, const char *data)
@@ -297,6 +361,7 @@ int house_conf_read(struct house_conf *c, int argc, char **argv)
     memset(c, 0, sizeof(*c));
     settings_defaults(settings, COUNT_OF(settings), c);
     settings_defaults(webhook_settings, n_webhook_settings, &c->webhook);
+    settings_defaults(capture_settings, n_capture_settings, &c->capture);
     c->parent_fd = UINT64_MAX;
     if (rc >= 0) {
         return rc;

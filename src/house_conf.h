@@ -5,6 +5,7 @@
 #ifndef WEIR_HOUSE_CONF_H
 #define WEIR_HOUSE_CONF_H
 
+#include "api/capture.h"
 #include "api/webhook.h"
 #include "control/control.h"
 
@@ -19,6 +20,7 @@ struct house_conf {
     struct rollout_policy *policies; /* named; one is named "default" */
     size_t n_policies;
     struct webhook_conf webhook;
+    struct capture_conf capture;
     uint64_t parent_fd; /* UINT64_MAX: none */
 };
 /* Exit status when it fails (2: called wrong, 1: the file is wrong), after saying why on stderr; -1: go on. */

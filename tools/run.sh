@@ -138,14 +138,15 @@ $EXPORT
       curl -s $URL/v2/models/intent/infer \\
         -d '{"inputs": [{"name": "text", "datatype": "BYTES", "shape": [1, 1], "data": ["where is my parcel"]}]}'
 
-    Put a new version out to 5 % of the users, and send traffic with labels:
+    Put a worse version out to 5 % of the users, send traffic with labels, and see how it is taken back:
       $WEIR push intent examples/models/intent/2 --version 2 --canary 5%
       $WEIR bench intent --users 2000 --for 30s
-
-    Compare the arms, take it back, see what was done:
       $WEIR rollout show intent
-      $WEIR rollback intent
       $WEIR history intent
+
+    Put it out once more, and take it back yourself:
+      $WEIR push intent examples/models/intent/2 --canary 5% --retry
+      $WEIR rollback intent
 
   The console: $ADMIN/     Ctrl-C stops the server; \`make run FRESH=1\` begins anew.
 

@@ -4,6 +4,7 @@ are that setting's. Two rows share a process when they are started by the same f
 
 import functools
 import shutil
+import socket
 import subprocess
 
 from .base import BUILD, Failed, free_port, model_path
@@ -51,8 +52,9 @@ def weir(model, label, **family):
 
 @functools.cache
 def judged(model, label, **family):
-    """The same, and a rollout of an equal version runs at the smallest share: every request is counted and judged."""
-    base = weir(model, label, **family)
+    """The same, and a rollout of an equal version runs at the smallest share: every request is counted and judged. One
+    answer of a hundred is captured, and somebody listens to the events."""
+    base = weir(model, label, **family, capture="{sample: 1%}")
 
     def start(run):
         p = base(run)
@@ -64,6 +66,8 @@ def judged(model, label, **family):
         done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120)
         if done.returncode != 0:
             raise Failed(f"{p.name}: the rollout did not begin:\n{done.stdout}\n{p.said()}")
+        p.listener = socket.create_connection(("127.0.0.1", p.admin))  # open as long as the process is known
+        p.listener.sendall(b"GET /admin/events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
         return p
 
     return start

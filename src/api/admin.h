@@ -9,6 +9,7 @@
 #ifndef WEIR_API_ADMIN_H
 #define WEIR_API_ADMIN_H
 
+#include "api/capture.h"
 #include "api/events.h"
 #include "api/plane.h"
 #include "api/webhook.h"
@@ -24,6 +25,7 @@ struct admin_facts {
     int (*pid)(const struct engine *g); /* of a worker, 0: it has none (as control_ops.pid) */
     struct events *events;
     struct webhook *webhook; /* NULL: there is none */
+    struct capture *capture;
     /* doctor's table, of all rooms */
     const struct check *checks;
     size_t n_checks;

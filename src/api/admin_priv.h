@@ -48,6 +48,7 @@ struct disk_job {
     struct push_spec push;
     struct rollout_policy policy; /* of push, where it has one */
     char *family, *root, *path;   /* heap; may be NULL */
+    struct capture *capture;
 };
 struct disk_job *disk_job_new(size_t out_max);
 void disk_job_post(struct disk_job *j, struct request *r);
@@ -140,6 +141,8 @@ void admin_history(struct request *r);
 void admin_events(struct request *r);
 void admin_deliveries(struct request *r);
 void admin_samples(struct request *r);
+void admin_capture(struct request *r);
+void admin_capture_records(struct request *r);
 extern const struct api_stages admin_push;
 void admin_show_rollout(struct request *r);
 void admin_change_rollout(struct request *r);

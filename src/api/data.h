@@ -9,6 +9,7 @@
 #include "api/plane.h"
 
 struct join;
+struct capture_part;
 struct data_facts {
     const char *version;     /* of the server */
     const char *user_header; /* lower case: "x-weir-user" */
@@ -16,6 +17,7 @@ struct data_facts {
     struct join *join;           /* this thread's answered requests, for feedback */
     struct plane *const *planes; /* of all threads, by shard index */
     unsigned n_planes;
+    struct capture_part *capture; /* this thread's; NULL: nothing is captured */
 };
 
 extern const struct api_route data_routes[];

@@ -8,6 +8,7 @@
 #include <sys/mman.h>
 #include <yyjson.h>
 
+#include "api/capture.h"
 #include "api/data.h"
 #include "base/hash.h"
 #include "base/json.h"
@@ -97,6 +98,7 @@ struct feedback {
     unsigned at;        /* the shard that is asked now */
     unsigned left;
     uint64_t key, label;
+    char *id, *label_text; /* heap; label_text NULL: none */
     char model[NAME_MAX_LEN + 1];
     double reward;
     bool has_label, has_correct, correct, has_reward;
@@ -155,11 +157,32 @@ static void count(struct plane *p, struct feedback *f, struct join_entry *e)
     }
 }
 
+/* For the payload log; on home's thread. */
+static void capture(const struct feedback *f)
+{
+    const struct data_facts *facts = f->home->facts;
+    const struct route *t = router_find(f->home->router, str_of(f->model));
+    struct capture_said said = {.rule = t ? t->capture : NULL,
+                                .model = str_of(f->model),
+                                .id = str_of(f->id),
+                                .label = str_of(f->label_text),
+                                .version = f->version,
+                                .has_correct = f->has_correct,
+                                .correct = f->correct,
+                                .has_reward = f->has_reward,
+                                .reward = f->reward};
+
+    capture_feedback(facts->capture, &said);
+}
+
 static void reply(struct feedback *f)
 {
     struct request *r = f->r;
     struct buf b;
 
+    if (f->counted) {
+        capture(f);
+    }
     if (r) {
         r->state = NULL;
         if (!f->found) {
@@ -179,6 +202,8 @@ static void reply(struct feedback *f)
             buf_done(&b);
         }
     }
+    free(f->id);
+    free(f->label_text);
     free(f);
 }
 
@@ -243,6 +268,8 @@ static enum err_code read_body(struct feedback *f, struct request *r, struct err
     } else if (label && correct) {
         rc = err_set(e, ERR_INVALID, "feedback says label or correct, not both");
     } else {
+        f->id = xstrndup(yyjson_get_str(id), yyjson_get_len(id));
+        f->label_text = label ? xstrndup(yyjson_get_str(label), yyjson_get_len(label)) : NULL;
         f->key = key_of(r->arg[0], (struct str){yyjson_get_str(id), yyjson_get_len(id)});
         f->has_label = label != NULL;
         f->label = label ? hash64(yyjson_get_str(label), yyjson_get_len(label)) | 1 : 0;

@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "api/capture.h"
 #include "api/data.h"
 #include "api/oip.h"
 #include "api/outputs.h"
@@ -40,6 +41,7 @@ struct infer_state {
     bool rollout, counted, submitted, parsed;
     bool measured; /* an output of it is an experiment's goal */
     struct predictor predictor;
+    const struct capture_rule *capture;
     uint64_t admitted; /* bytes */
     uint64_t wait_us;  /* as predicted when it was refused; 0: not known */
     uint64_t asked_us; /* timeout that the headers ask for; 0: none */
@@ -244,6 +246,7 @@ static enum err_code choose(struct infer_state *s, const struct pick *p, uint64_
     s->series = p->series;
     s->measured = p->route->goal_kind == GOAL_OUTPUT && p->arm != ARM_DIRECT;
     s->timeout_us = p->route->timeout_us;
+    s->capture = p->route->capture;
     s->predictor = (struct predictor){p->version->prediction, p->version->labels, p->version->n_labels};
     series_ref(s->series, shard_of(s));
     series_begin(s->series, shard_of(s));
@@ -706,6 +709,25 @@ static void check_outputs(struct infer_state *s, const struct job_result *job)
     }
 }
 
+/* For the payload log: the client has its answer, and the tensors are still there. */
+static void capture(struct infer_state *s, const struct job_result *job)
+{
+    struct capture_answer a = {.rule = s->capture,
+                               .model = s->model,
+                               .id = s->id,
+                               .user = s->has_user ? s->key : (struct str){NULL, 0},
+                               .version = s->version,
+                               .arm = s->arm,
+                               .start_us = s->r->x->t_start,
+                               .predictor = &s->predictor,
+                               .info = sched_info(s->sched),
+                               .block = (void *)sched_at(s->sched, s->infer.block),
+                               .window = sched_at(s->sched, 0),
+                               .job = job};
+
+    capture_answer(facts_of(s->r)->capture, &a);
+}
+
 static void answer(struct infer_state *s, const struct infer_result *res)
 {
     struct http_ex *x = s->r->x;
@@ -737,8 +759,9 @@ static void answer(struct infer_state *s, const struct infer_result *res)
         goal_output(s->r->plane, s->model, s->series, hash64(s->key.p, s->key.n), sched_info(s->sched), res->job);
     }
     check_outputs(s, res->job);
-    count_end(s, ERR_OK, res->queue_ns, res->job->compute_ns);
+    count_end(s, ERR_OK, res->queue_ns, res->compute_ns);
     http_reply_end(x);
+    capture(s, res->job);
 }
 
 static void on_done(struct infer *in, const struct infer_result *res)

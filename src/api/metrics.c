@@ -461,6 +461,36 @@ static void put_budget(struct buf *b, const struct views *vs, const struct budge
     }
 }
 
+/* Of models that are captured, or were since the start. */
+static void put_capture(struct buf *b, const struct views *vs, const struct capture *c)
+{
+    struct buf dropped;
+
+    buf_init(&dropped, b->max);
+    family(b, "weir_capture_records_total", "counter", "Captured answers and feedback that were written to the disk.");
+    family(&dropped, "weir_capture_dropped_total", "counter",
+           "Captured answers and feedback that were not kept, by reason.");
+    for (size_t i = 0; i < vs->n_models; i++) {
+        const struct model *m = vs->models[i];
+        struct capture_sum sum;
+
+        capture_sum(c, m->row.name, &sum);
+        if (m->family->capture.sample == 0 && sum.n[CAPTURE_SAMPLED] == 0) {
+            continue;
+        }
+        buf_addf(b, "weir_capture_records_total{model=\"%s\"} %llu\n", m->row.name,
+                 (unsigned long long)sum.n[CAPTURE_WRITTEN]);
+        for (int k = CAPTURE_DROPPED; k < CAPTURE_COUNTS; k++) {
+            buf_addf(&dropped, "weir_capture_dropped_total{model=\"%s\",reason=\"%s\"} %llu\n", m->row.name,
+                     capture_count_names[k], (unsigned long long)sum.n[k]);
+        }
+    }
+    buf_add(b, dropped.p, dropped.n);
+    buf_done(&dropped);
+    family(b, "weir_capture_bytes", "gauge", "What captured answers and feedback take on the disk.");
+    buf_addf(b, "weir_capture_bytes %llu\n", (unsigned long long)capture_bytes(c));
+}
+
 /* ---- the process ---- */
 
 static unsigned open_fds(void)
@@ -549,6 +579,9 @@ void metrics_write(struct buf *b, struct control *c, const struct admin_facts *f
     put_workers(b, &vs);
     put_queues(b, &vs);
     put_budget(b, &vs, control_budget(c));
+    if (f->capture) {
+        put_capture(b, &vs, f->capture);
+    }
     put_process(b, f);
     views_done(&vs);
 }

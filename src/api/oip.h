@@ -92,6 +92,8 @@ struct oip_reply {
  * broken. */
 enum err_code oip_write(struct buf *out, const struct oip_request *r, const struct oip_reply *reply,
                         const struct job_result *res, uint64_t *json_bytes, struct err *e) MUST_USE;
+/* Appends elements of a number type (not BYTES) as JSON, with commas between. */
+void oip_numbers_json(struct buf *out, enum dtype t, const uint8_t *p, uint64_t elements);
 
 /* Metadata documents. */
 void oip_server_metadata(struct buf *out, const char *version);

@@ -55,6 +55,15 @@ static inline const char *take_fp32(struct fill *f, const char *p)
     return next;
 }
 
+/* Most of a large tensor at once: as many of n as are easy, all of them with a comma behind. */
+static inline uint64_t ease_fp32(struct fill *f, const char **p, uint64_t n)
+{
+    size_t got = json_scan_f32s(p, f->end, (float *)(void *)f->to, n);
+
+    f->to += got * sizeof(float);
+    return got;
+}
+
 static inline const char *take_fp64(struct fill *f, const char *p)
 {
     double d;
@@ -197,19 +206,28 @@ struct stop {
     bool array; /* another array was needed there, not an element */
 };
 
+#define EASE_AGAIN 32 /* elements after one that was not easy */
+
 /* n elements and the closing bracket; f->p stands behind the opening one. On trouble f->p stays at what caused it. */
-static inline __attribute__((always_inline)) bool
-run_with(struct fill *f, uint64_t n, const char *(*take)(struct fill *f, const char *p), struct stop *stop)
+static inline __attribute__((always_inline)) bool run_with(struct fill *f, uint64_t n,
+                                                           const char *(*take)(struct fill *f, const char *p),
+                                                           uint64_t (*ease)(struct fill *f, const char **p, uint64_t n),
+                                                           struct stop *stop)
 {
     const char *end = f->end;
     const char *p = blank_skip(f->p, end);
-    uint64_t i = 0;
+    uint64_t i = 0, ease_at = 0;
     *stop = (struct stop){.why = TROUBLE_VALUE, .need = n};
     if (p < end && *p == ']' && n > 0) {
         stop->why = TROUBLE_FEW;
         goto stopped;
     }
     while (i < n) {
+        if (ease && i >= ease_at && i + 1 < n) {
+            i += ease(f, &p, n - 1 - i);
+            ease_at = i + EASE_AGAIN;
+            p = blank_skip(p, end);
+        }
         const char *next = take(f, p);
         if (!next) {
             goto stopped;
@@ -240,18 +258,18 @@ static bool run(struct fill *f, uint64_t n, struct stop *stop)
 {
     switch (f->in->dtype) {
     case DTYPE_FP32:
-        return run_with(f, n, take_fp32, stop);
+        return run_with(f, n, take_fp32, ease_fp32, stop);
     case DTYPE_FP64:
-        return run_with(f, n, take_fp64, stop);
+        return run_with(f, n, take_fp64, NULL, stop);
     case DTYPE_FP16:
     case DTYPE_BF16:
-        return run_with(f, n, take_half, stop);
+        return run_with(f, n, take_half, NULL, stop);
     case DTYPE_BOOL:
-        return run_with(f, n, take_bool, stop);
+        return run_with(f, n, take_bool, NULL, stop);
     case DTYPE_BYTES:
-        return run_with(f, n, take_bytes, stop);
+        return run_with(f, n, take_bytes, NULL, stop);
     default:
-        return run_with(f, n, take_int, stop);
+        return run_with(f, n, take_int, NULL, stop);
     }
 }
 

@@ -183,6 +183,17 @@ static inline void element_json(struct buf *out, enum dtype t, const uint8_t *p)
     }
 }
 
+void oip_numbers_json(struct buf *out, enum dtype t, const uint8_t *p, uint64_t elements)
+{
+    uint32_t size = dtype_size(t);
+    for (uint64_t i = 0; i < elements && !out->over; i++) {
+        if (i) {
+            buf_addc(out, ',');
+        }
+        element_json(out, t, p + i * size);
+    }
+}
+
 static void data_json(struct buf *out, const struct writing *w, const struct reply_tensor *o)
 {
     enum dtype t = (enum dtype)o->t.dtype;
@@ -191,13 +202,7 @@ static void data_json(struct buf *out, const struct writing *w, const struct rep
     if (t == DTYPE_BYTES) {
         bytes_json(out, copy_at(w, o->t.off), o->elements);
     } else {
-        uint32_t size = dtype_size(t);
-        for (uint64_t i = 0; i < o->elements && !out->over; i++) {
-            if (i) {
-                buf_addc(out, ',');
-            }
-            element_json(out, t, o->data + i * size);
-        }
+        oip_numbers_json(out, t, o->data, o->elements);
     }
     buf_addc(out, ']');
 }

@@ -7,8 +7,11 @@
 
 #include <stdint.h>
 
-uint64_t clock_us(void);     /* CLOCK_MONOTONIC, microseconds; never 0 */
-uint64_t clock_ns(void);     /* the same in nanoseconds */
+uint64_t clock_us(void); /* CLOCK_MONOTONIC, microseconds; never 0 */
+uint64_t clock_ns(void); /* the same in nanoseconds */
+/* Processor time in nanoseconds: of the calling thread, or of all threads of the process. */
+uint64_t clock_thread_ns(void);
+uint64_t clock_process_ns(void);
 int64_t clock_wall_ms(void); /* milliseconds since 1970, UTC */
 #define CLOCK_TEXT 32
 /* "2026-11-23T21:40:31.123Z" */

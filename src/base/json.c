@@ -91,6 +91,20 @@ static unsigned utf8_length(const char *p, const char *end)
     return overlong || surrogate || beyond ? 0 : n;
 }
 
+bool json_utf8(struct str s)
+{
+    const char *p = s.p;
+    const char *end = s.n ? s.p + s.n : s.p;
+    while (p < end) {
+        unsigned n = (unsigned char)*p < 0x80 ? 1 : utf8_length(p, end);
+        if (n == 0) {
+            return false;
+        }
+        p += n;
+    }
+    return true;
+}
+
 /* Checks the escape at p (a backslash). Returns the byte behind it; NULL with *problem. */
 static const char *escape_check(const char *p, const char *end, const char **problem)
 {

@@ -63,12 +63,18 @@ bool json_text_is(const struct json_reader *r, const char *z);
  * with the sign), for the caller to judge; one too small becomes 0. */
 #define JSON_NUMBER_MAX 768
 const char *json_scan_f64(const char *p, const char *end, double *out);
+/* The numbers at *at, at most n of them, as long as they are short (up to seven characters and the comma, one blank
+ * more is fine) and a comma stands behind each: returns how many, to[] has the same values as json_scan_f64 gives. *at
+ * then stands at what comes next, which may be a number all the same, for json_scan_f64. */
+size_t json_scan_f32s(const char **at, const char *end, float *to, size_t n);
 /* One JSON integer (no fraction, no exponent) with sign: magnitude and sign. NULL if malformed, fractional or beyond 64
  * bits. */
 const char *json_scan_int(const char *p, const char *end, uint64_t *magnitude, bool *negative);
 
 /* Only the grammar (and length) of a number: the byte behind it, or NULL. */
 const char *json_check_number(const char *p, const char *end);
+
+bool json_utf8(struct str s); /* well-formed UTF-8: what json_str writes as it is */
 
 /* ---- writer ---- */
 void json_str(struct buf *b, struct str s);   /* quoted and escaped; invalid UTF-8 becomes U+FFFD */

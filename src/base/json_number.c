@@ -251,6 +251,79 @@ const char *json_scan_f64(const char *p, const char *end, double *out)
     return p;
 }
 
+/* The top bit of every byte that is no digit. */
+static inline uint64_t others(uint64_t word)
+{
+    uint64_t x = word ^ 0x3030303030303030u; /* a digit is now 0 … 9 */
+    return (((x & 0x7f7f7f7f7f7f7f7fu) + 0x7676767676767676u) | x) & 0x8080808080808080u;
+}
+
+/* An unsigned number such as 12 or 0.375 at the start of the word, with the comma behind it in the word too. */
+struct brief {
+    uint32_t digits;           /* as one number, without the point */
+    unsigned fraction, length; /* digits behind the point; characters */
+};
+static inline bool brief_take(uint64_t word, struct brief *b)
+{
+    uint64_t other = others(word), rest = other & (other - 1), low = (other ^ (other - 1)) >> 8, all = word;
+    unsigned whole, bits, stop; /* eight for each character */
+    bool point;
+
+    if (rest == 0) {
+        return false; /* the point and the comma; or the comma alone, seven characters behind the start: rare */
+    }
+    whole = stop = bits = (unsigned)__builtin_ctzll(other) & ~7u;
+    point = (word >> whole & 0xff) == '.';
+    if (point) {
+        stop = (unsigned)__builtin_ctzll(rest) & ~7u;
+        bits = stop - 8;
+        all = (word & low) | (word >> 8 & ~low);
+    }
+    /* One branch for all of it: each by itself is as random as the numbers are. */
+    if ((whole == 0) | (point & (bits == whole)) | ((word >> stop & 0xff) != ',') |
+        (((word & 0xff) == '0') & (whole > 8))) {
+        return false;
+    }
+    *b = (struct brief){eight_value(all << (64 - bits)), (bits - whole) / 8, stop / 8};
+    return true;
+}
+
+size_t json_scan_f32s(const char **at, const char *end, float *to, size_t n)
+{
+    const char *p = *at;
+    unsigned guess = 0;
+    size_t i;
+
+    for (i = 0; i < n && end - p > 10; i++) {
+        uint32_t minus = *p == '-', bits;
+        struct brief b;
+        uint64_t word;
+        float v;
+
+        memcpy(&word, p + minus, sizeof(word));
+        if (!brief_take(word, &b)) {
+            break;
+        }
+        v = (float)((double)b.digits / exact_tens[b.fraction]);
+        memcpy(&bits, &v, sizeof(bits));
+        bits |= minus << 31;
+        memcpy(&to[i], &bits, sizeof(bits));
+        p += minus;
+        /* The next one is guessed to begin as far behind as the last time, so that the processor need not wait for this
+         * one's length to go on. An assignment without the branch would have it wait: hence the empty statement. */
+        if (b.length != guess) {
+            guess = b.length;
+            __asm__ volatile("" : "+r"(guess));
+        }
+        p += guess + 1;
+        if (*p == ' ') {
+            p++;
+        }
+    }
+    *at = p;
+    return i;
+}
+
 const char *json_scan_int(const char *p, const char *end, uint64_t *magnitude, bool *negative)
 {
     bool minus = p < end && *p == '-';

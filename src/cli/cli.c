@@ -78,6 +78,11 @@ static const struct opt_row history_options[] = {
     {"limit", 0, OPT_COUNT, "N", "how many entries (default 50)"},
     {"at", 0, OPT_TEXT, "TIME", "who served then: 2026-11-23T21:40:31Z, or milliseconds since 1970"},
 };
+static const struct opt_row capture_options[] = {
+    {"export", 0, OPT_FLAG, NULL, "print what was captured: one line of JSON an answer, or feedback, oldest first"},
+    {"since", 0, OPT_DURATION, "TIME", "--export: only what is not older (1d, 30m)"},
+    {"limit", 0, OPT_COUNT, "N", "--export: at most N lines"},
+};
 static const struct opt_row doctor_options[] = {
     {"data", 0, OPT_TEXT, "DIR", "the folder that the server will use (default weir-data)"},
     {"listen", 0, OPT_TEXT, "ADDR", "its inference address (default 127.0.0.1:8000)"},
@@ -153,6 +158,10 @@ static const struct command commands[] = {
     {"history", "NAME", "what happened to a model, newest first",
      "Prints the model's history: time, kind, version, and what was done. With --at: who served which share then.\n",
      ROWS(history_options), 1, 1, true, history_run},
+    {"capture", "NAME", "what was captured of a model's answers, or all of it",
+     "Prints what is captured of NAME (capture: in weir.yaml), what became of it, and the segments that hold it.\n"
+     "With --export: the captured requests, their answers and the feedback on them.\n",
+     ROWS(capture_options), 1, 1, true, capture_run},
     {"doctor", "", "check this machine, and the server if one answers",
      "Checks the machine, the kernel, the runtimes, the data folder and the ports, asks a running server for its own\n"
      "checks, and says how to mend what fails. Exit status 1 if a check fails.\n",

@@ -75,6 +75,7 @@ int promote_run(struct cli *c);
 int rollback_run(struct cli *c);
 int experiment_run(struct cli *c);
 int history_run(struct cli *c);
+int capture_run(struct cli *c);
 int doctor_run(struct cli *c);
 
 #endif

@@ -51,6 +51,8 @@ struct call {
     uint64_t deadline; /* clock_us(); 0: none */
     bool idempotent;
     struct http_answer *answer;
+    http_sink_fn *sink; /* NULL: the answer keeps the body */
+    void *sink_ctx;
 };
 
 void http_answer_init(struct http_answer *a, size_t body_max)
@@ -354,6 +356,18 @@ static enum err_code send_request(struct http_client *c, const struct call *k, s
     return ERR_OK;
 }
 
+/* Gives away what has come of the body. */
+static enum err_code hand_over(struct http_client *c, const struct call *k, struct err *e)
+{
+    struct buf *body = &k->answer->body;
+    enum err_code rc = ERR_OK;
+    if (k->sink && c->reply.final && k->answer->status == 200 && body->n > 0) {
+        rc = k->sink(k->sink_ctx, buf_str(body), e);
+        buf_clear(body);
+    }
+    return rc;
+}
+
 static enum err_code receive_reply(struct http_client *c, const struct call *k, int broken, struct err *e)
 {
     const char *doing = broken ? "sending" : "waiting for the reply";
@@ -370,6 +384,8 @@ static enum err_code receive_reply(struct http_client *c, const struct call *k, 
             }
         } else if (why) {
             return broke(c, e, doing, broken ? broken : why);
+        } else if (hand_over(c, k, e) != ERR_OK) {
+            return e->code;
         }
     }
     if (c->reply.state == REPLY_BAD) {
@@ -486,4 +502,11 @@ enum err_code http_call_stream(struct http_client *c, const char *method, const 
 {
     struct call k = {.method = method, .timeout_us = timeout_us, .answer = out};
     return run(c, &k, path, headers, NULL, 0, src, e);
+}
+
+enum err_code http_call_sink(struct http_client *c, const char *method, const char *path, struct str headers,
+                             http_sink_fn *sink, void *ctx, uint64_t timeout_us, struct http_answer *out, struct err *e)
+{
+    struct call k = {.method = method, .timeout_us = timeout_us, .answer = out, .sink = sink, .sink_ctx = ctx};
+    return run(c, &k, path, headers, NULL, 0, NULL, e);
 }

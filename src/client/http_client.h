@@ -44,5 +44,11 @@ enum err_code http_call(struct http_client *c, const char *method, const char *p
 enum err_code http_call_stream(struct http_client *c, const char *method, const char *path, struct str headers,
                                const struct http_source *src, uint64_t timeout_us, struct http_answer *out,
                                struct err *e) MUST_USE;
+/* The same without a body, for replies that are longer than memory: what comes of a reply with status 200 is given to
+ * sink and not kept; of any other the body is in *out as usual. sink: ERR_OK to go on. */
+typedef enum err_code http_sink_fn(void *ctx, struct str piece, struct err *e);
+enum err_code http_call_sink(struct http_client *c, const char *method, const char *path, struct str headers,
+                             http_sink_fn *sink, void *ctx, uint64_t timeout_us, struct http_answer *out,
+                             struct err *e) MUST_USE;
 
 #endif

@@ -87,6 +87,9 @@ static void on_written(struct task *t)
     if (e.code == ERR_OK && ch->epoch != ch->model->epoch && (ch->has_model || ch->has_rollout)) {
         undo_void(ch);
         ch->has_model = ch->has_rollout = false;
+        if (ch->has_lift) {
+            hold_lift(ch->model, ch->lift_row.digest); /* as it is written */
+        }
         if (ch->has_version) {
             ch->act(ch);
         }

@@ -7,12 +7,12 @@
  * that a restart goes on from there; the time that the server was down does not count.
  *
  * What is slow is frozen when the rollout begins, from what the stable version did before, or once it has answered a
- * hundred requests of the rollout: the p95 and p99 of its runs (not of whole requests: a candidate with few of them
- * wakes more often from its sleep, and who waits for a process that was killed tells nothing about the model), each
- * with a slack below which nobody cares: a tenth of it, at least 2 ms, but not more than three times itself (a
- * candidate with few requests has colder caches; a tiny model that takes ten times as long is still seen). A request
- * that has no answer yet is slow when it is open for longer than that plus ten times the p99 of whole requests plus a
- * second.
+ * hundred requests of the rollout: the p95 and p99 of its runs, less the time that these had no processor (not of whole
+ * requests: a candidate with few of them wakes more often from its sleep; who waits for a process that was killed, or
+ * for others on a busy machine, tells nothing about the model), each with a slack below which nobody cares: a tenth of
+ * it, at least 2 ms, but not more than three times itself (a candidate with few requests has colder caches; a tiny
+ * model that takes ten times as long is still seen). A request that has no answer yet is slow when it is open for
+ * longer than that plus ten times the p99 of whole requests plus a second.
  *
  * Thread: control. */
 #include <stdio.h>
@@ -290,6 +290,9 @@ void conduct_resume(struct model *m, struct rollout_row *row)
     if (rollout_soaking(m) && m->progress.phase != PHASE_SOAK) { /* they contradict each other: the state counts */
         m->progress = (struct rollout_progress){.phase = PHASE_SOAK, .share_bp = soak_share};
     }
+    if (!conducted(m)) {
+        m->progress.phase = PHASE_ENDED;
+    }
     values_begin(m);
     counts_read(m, row->counts);
     find_result(m);
@@ -367,6 +370,7 @@ struct order {
     struct judgement judgement; /* EVENT_TICK: a copy */
     struct rollout_step step;
     enum rollout_phase from;
+    char rollout[40]; /* which it is about */
     char actor[64];
     void (*done)(void *ctx, const struct err *e);
     void *ctx;
@@ -484,6 +488,9 @@ static enum err_code order_prepare(struct change *ch, struct err *e)
         return err_set(e, ERR_CONFLICT, "no rollout of '%s' is running: weir rollout start %s --version N --share P%%",
                        m->row.name, m->row.name);
     }
+    if (strcmp(o->rollout, m->rollout.id) != 0) {
+        return err_set(e, ERR_CONFLICT, "another rollout of '%s' has begun meanwhile", m->row.name);
+    }
     if (o->ev.kind == EVENT_SHIP) {
         o->ev.judgement = &m->judgement;
         o->ev.finding = &m->finding;
@@ -548,6 +555,7 @@ static void order_submit(struct model *m, const struct rollout_event *ev, struct
         o->judgement = *ev->judgement;
         o->ev.judgement = &o->judgement;
     }
+    snprintf(o->rollout, sizeof(o->rollout), "%s", m->rollout.id);
     o->change.model = m;
     o->change.prepare = order_prepare;
     o->change.act = order_act;
@@ -588,66 +596,71 @@ void conduct_promote(struct model *m, struct str actor, void (*done)(void *ctx, 
 
 /* ---- judging ---- */
 
-/* The verdict as a line of history, when it has changed and is no part of a transition. */
-static enum err_code verdict_prepare(struct change *ch, struct err *e)
+/* A line of history that moves nothing: the verdict when it has changed, or the result of an experiment's goal, or what
+ * rollout_next found worth telling. */
+struct remark {
+    struct change change;
+    bool result;
+    char text[400]; /* "": the verdict */
+};
+
+static enum err_code remark_prepare(struct change *ch, struct err *e)
 {
+    const struct remark *r = CONTAINER_OF(ch, struct remark, change);
     const struct model *m = ch->model;
 
     if (!conducted(m) || !m->judged) {
         return err_set(e, ERR_CONFLICT, "the rollout has ended");
     }
-    history_fill(&ch->history_row, m, m->rollout.canary, "rollout_verdict", JUDGE_ACTOR, "%s: %s",
-                 verdict_names[m->judgement.verdict], m->judgement.text);
-    ch->history_row.evidence = judgement_text(m);
-    return ERR_OK;
-}
-
-/* The result of an experiment's goal, likewise. */
-static enum err_code result_prepare(struct change *ch, struct err *e)
-{
-    const struct model *m = ch->model;
-
-    if (!experiment_running(m)) {
-        return err_set(e, ERR_CONFLICT, "the experiment has ended");
+    if (r->text[0]) {
+        history_fill(&ch->history_row, m, m->rollout.canary, r->result ? "experiment_result" : "rollout_verdict",
+                     JUDGE_ACTOR, "%s", r->text);
+    } else {
+        history_fill(&ch->history_row, m, m->rollout.canary, "rollout_verdict", JUDGE_ACTOR, "%s: %s",
+                     verdict_names[m->judgement.verdict], m->judgement.text);
     }
-    history_fill(&ch->history_row, m, m->rollout.canary, "experiment_result", JUDGE_ACTOR, "%s", m->finding.text);
     ch->history_row.evidence = judgement_text(m);
     return ERR_OK;
 }
 
-static void verdict_act(struct change *ch)
+static void remark_act(struct change *ch)
 {
     (void)ch; /* it only tells */
 }
 
-static void verdict_finish(struct change *ch, const struct err *e)
+static void remark_finish(struct change *ch, const struct err *e)
 {
     (void)e;
     change_done(ch);
-    free(ch);
+    free(CONTAINER_OF(ch, struct remark, change));
 }
 
-static void tell_verdict(struct model *m, uint64_t now)
+/* text: worth a line in any case; "": when the verdict, or the result of a goal, is another one than history has, not
+ * too often. */
+static void tell_verdict(struct model *m, uint64_t now, const char *text)
 {
-    int result = (int)MAX(m->finding.result, RESULT_UNCLEAR); /* too few values are told as little as no result */
+    int result = m->goal ? (int)MAX(m->finding.result, RESULT_UNCLEAR) : m->told_result; /* few values: no news */
     bool verdict = (int)m->judgement.verdict != m->told;
-    struct change *v;
+    bool news = (verdict || result != m->told_result) && now - m->told_us >= TOLD_US && !m->changing && !m->undo;
+    struct remark *r;
 
-    if ((!verdict && (!m->goal || result == m->told_result)) || now - m->told_us < TOLD_US || m->changing || m->undo) {
+    if (!text[0] && !news) {
         return;
     }
-    if (verdict) {
-        m->told = (int)m->judgement.verdict;
-    } else {
+    r = xcalloc(1, sizeof(*r));
+    r->result = !text[0] && !verdict;
+    if (r->result) {
         m->told_result = result;
+    } else {
+        m->told = (int)m->judgement.verdict;
     }
     m->told_us = now;
-    v = xcalloc(1, sizeof(*v));
-    v->model = m;
-    v->prepare = verdict ? verdict_prepare : result_prepare;
-    v->act = verdict_act;
-    v->finish = verdict_finish;
-    change_submit(v);
+    snprintf(r->text, sizeof(r->text), "%s", r->result ? m->finding.text : text);
+    r->change.model = m;
+    r->change.prepare = remark_prepare;
+    r->change.act = remark_act;
+    r->change.finish = remark_finish;
+    change_submit(&r->change);
 }
 
 static void judge_now(struct model *m)
@@ -682,19 +695,24 @@ static bool arms_there(const struct model *m)
     return canary && stable && version_loaded(canary) && version_loaded(stable);
 }
 
-static void harm(struct model *m, const struct rollout_step *step)
+/* In the soak there may be no way back: then it stands still until there is one. */
+static void harm(struct model *m, const struct rollout_step *step, uint64_t now)
 {
     enum rollout_state state = step->act == ACT_ABORT ? ROLLOUT_ABORTED : ROLLOUT_ROLLED_BACK;
     const struct version *back = model_version(m, m->row.previous);
+    char text[400];
 
     if (rollout_soaking(m) && (!back || !version_at_hand(back))) {
-        log_error("control", "the new stable version does harm, and there is no version to go back to model=%s: %s",
-                  m->row.name, step->text);
+        snprintf(text, sizeof(text), "the new stable version does harm, and there is no version to go back to: %.300s",
+                 m->judgement.text);
+        tell_verdict(m, now, (int)m->judgement.verdict != m->told ? text : "");
         return;
     }
+    m->progress = step->next;
     roll_back(m, state, step->act == ACT_ROLL_BACK, JUDGE_ACTOR, step->text, NULL, NULL);
 }
 
+/* While what it asked for is being written, only harm counts. */
 static void look(struct model *m, uint64_t now)
 {
     struct rollout_event ev = {.kind = EVENT_TICK,
@@ -704,7 +722,7 @@ static void look(struct model *m, uint64_t now)
     struct rollout_step step;
     struct err e;
 
-    if (m->undo || !m->tally || m->ordered || ev.elapsed_us < m->policy.interval_us) {
+    if (m->undo || !m->tally || ev.elapsed_us < m->policy.interval_us) {
         return;
     }
     m->judged_us = now;
@@ -714,25 +732,19 @@ static void look(struct model *m, uint64_t now)
     judge_now(m);
     if (rollout_next(&m->policy, &m->progress, &ev, &step, &e) != ERR_OK) {
         log_error("control", "the rollout can not go on model=%s error=\"%s\"", m->row.name, e.text);
+    } else if (step.act == ACT_ROLL_BACK || step.act == ACT_ABORT) {
+        harm(m, &step, now);
+    } else if (m->ordered) {
         return;
-    }
-    switch (step.act) {
-    case ACT_NONE:
+    } else if (step.act == ACT_NONE) {
         m->saved_us = step.next.invalid && !m->progress.invalid ? 0 : m->saved_us; /* that is not to be forgotten */
         m->progress = step.next;
-        tell_verdict(m, now);
+        tell_verdict(m, now, step.text);
         save(m, now);
-        break;
-    case ACT_ROLL_BACK:
-    case ACT_ABORT:
-        m->progress = step.next;
-        harm(m, &step);
-        break;
-    default:
+    } else {
         m->ordered = true;
         m->told = (int)m->judgement.verdict;
         order_submit(m, &ev, JUDGE_ACTOR, NULL, NULL);
-        break;
     }
 }
 

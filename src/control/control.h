@@ -23,9 +23,16 @@
 #include "control/tally.h"
 #include "inference/budget.h"
 #include "inference/pool.h"
+#include "store/capture_log.h"
 #include "store/store.h"
 
 /* ---- settings ---- */
+/* Which answers of a model go to the payload log, and what of them does not (api/capture.h). */
+#define CAPTURE_REDACT_MAX 1024
+struct capture_rule {
+    uint64_t sample;                 /* basis points of the answers; 0: none */
+    char redact[CAPTURE_REDACT_MAX]; /* names, each ended by a NUL; an empty one ends the list */
+};
 enum place { PLACE_WORKER, PLACE_INLINE };
 enum load_when { LOAD_EAGER, LOAD_LAZY };
 struct family {
@@ -42,6 +49,7 @@ struct family {
     uint64_t inline_max_us; /* inline: slowest warm run that is accepted */
     uint64_t timeout_us;    /* deadline of a request that names none */
     uint64_t out_bytes;
+    struct capture_rule capture; /* not in the table: house_conf.c */
 };
 extern const struct setting family_settings[];
 extern const size_t n_family_settings;

@@ -228,6 +228,7 @@ static struct route *route_of(const struct model *m)
     t->canary_series = m->canary_series;
     t->timeout_us = m->family->timeout_us;
     t->queue_requests = m->family->queue_requests;
+    t->capture = &m->family->capture;
     if (t->canary >= 0 && (t->versions[t->canary].slot < 0 || !t->canary_series)) {
         t->canary = -1; /* it is not loaded (yet, after a restart): its share waits on the stable one */
     }

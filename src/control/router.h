@@ -22,6 +22,7 @@
 #include "control/tally.h"
 #include "inference/tensor.h"
 
+struct capture_rule;
 enum arm { ARM_STABLE, ARM_CANARY, ARM_DIRECT }; /* direct: by its number, or in no arm of an experiment */
 extern const char *const arm_names[];            /* "stable", "canary", "direct" */
 
@@ -51,6 +52,7 @@ struct route {
     uint64_t timeout_us;     /* deadline of a request that names none */
     uint64_t queue_requests; /* most that may wait for a cold version */
     char salt[40];
+    const struct capture_rule *capture;    /* of its family; lives for ever */
     bool fixed;                            /* an experiment is running, with arms of fixed ranges */
     struct goal *goal;                     /* of it, or NULL: for one handler call */
     enum goal_kind goal_kind;              /* GOAL_NONE: no experiment */

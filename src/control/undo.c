@@ -359,7 +359,7 @@ void roll_back(struct model *m, enum rollout_state state, bool harm, struct str 
     u->done = done;
     u->ctx = ctx;
     m->epoch++;
-    evidence = judgement_text(m);
+    evidence = rollout_running(m) || rollout_soaking(m) ? judgement_text(m) : NULL; /* else no judge has seen it */
     if (rollout_running(m)) {
         close_experiment(m, harm);
         undo_canary(u, state, actor, reason);

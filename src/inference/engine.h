@@ -88,6 +88,7 @@ struct job_result {
     const uint8_t *base;      /* what off counts from */
     uint64_t size;
     uint64_t wait_ns, compute_ns; /* within the engine: before its run, in its run */
+    uint64_t stalled_ns;          /* of compute_ns: no processor was free for it; 0 where the engine can not tell */
     uint32_t joined;              /* how many jobs ran in that run */
 };
 

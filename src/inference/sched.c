@@ -168,8 +168,10 @@ static void answer(struct work *w, const struct job_result *job, bool moved)
 {
     struct infer *owner = w->owner;
     uint64_t took = clock_ns() - w->submit_ns;
+    uint64_t compute_ns = job->compute_ns - MIN(job->stalled_ns, job->compute_ns);
     struct infer_result res = {.job = job,
-                               .queue_ns = took > job->compute_ns ? took - job->compute_ns : 0,
+                               .queue_ns = took > compute_ns ? took - compute_ns : 0,
+                               .compute_ns = compute_ns,
                                .moved = moved,
                                .deaths = w->deaths};
 

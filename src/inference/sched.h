@@ -64,7 +64,8 @@ struct sched_shared {
 struct infer;
 struct infer_result {
     const struct job_result *job; /* err, outputs; valid during done() */
-    uint64_t queue_ns;            /* from submit to done, less compute */
+    uint64_t queue_ns;            /* from submit to done, less what it was really computed */
+    uint64_t compute_ns;          /* in its run, less what that was stalled */
     bool moved; /* the version is going away: the owner may submit the request elsewhere; the block is still in place
                    during done() */
     unsigned deaths; /* how many instances ended with it */

@@ -69,7 +69,7 @@ struct wire_done {
     uint64_t off, len; /* in the port's output space: struct tensor[n_out], then data; or the error's text */
     uint64_t release;  /* output index to hand back when the server has read it */
     uint64_t wait_ns, compute_ns;
-    uint32_t code, n_out, joined, reserved;
+    uint32_t code, n_out, joined, stalled_us;
 };
 _Static_assert(sizeof(struct wire_submit) == 64 && sizeof(struct wire_done) == 64, "one cache line a slot");
 

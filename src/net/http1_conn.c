@@ -187,7 +187,7 @@ static void next_request(struct h1 *c)
     }
     c->in_at = c->head_at = c->parsed = c->head_end = 0;
     c->in_n = left;
-    c->line_done = c->in_header = c->expects = c->paused = c->completed = false;
+    c->line_done = c->in_header = c->expects = c->paused = c->completed = c->trickles = false;
     c->empty_lines = c->chunks = c->extensions = c->trailers = 0;
     c->n_hdr = c->x.n_headers = 0;
     c->bad_status = 0;
@@ -275,8 +275,28 @@ static uint64_t due_at(const struct h1 *c)
     return 0; /* the handler's time is the handler's affair */
 }
 
+/* Of a large body the kernel tells a good piece at a time, not each packet: a wake-up less for most of them. */
+static int piece_of(const struct h1 *c)
+{
+    uint64_t left;
+    if (c->phase != H1_BODY || h1_chunked(c) || h1_discarding(c) || c->trickles || !c->h->tcp) {
+        return 1;
+    }
+    left = (uint64_t)c->x.length - c->x.body_seen;
+    return left >= H1_PIECE / 4 ? (int)MIN(left, (uint64_t)H1_PIECE) : 1;
+}
+
+static void want_piece(struct h1 *c)
+{
+    int n = piece_of(c);
+    if (n != MAX(c->piece, 1) && setsockopt(c->w.fd, SOL_SOCKET, SO_RCVLOWAT, &n, sizeof n) == 0) {
+        c->piece = n;
+    }
+}
+
 static void settle(struct h1 *c)
 {
+    want_piece(c);
     uint32_t in = wants_input(c) ? (uint32_t)EPOLLIN : c->w.events & EPOLLIN;
     uint32_t out = h1_out_pending(c) ? (uint32_t)EPOLLOUT : 0;
     loop_mod(c->h->loop, &c->w, in | out);
@@ -325,6 +345,12 @@ void h1_event(struct watch *w, uint32_t events)
 void h1_check(struct h1 *c, uint64_t now)
 {
     if (c->due == 0 || now < c->due) {
+        return;
+    }
+    if (c->piece > 1) { /* something may have come all the same */
+        c->trickles = true;
+        c->readable = true;
+        h1_drive(c);
         return;
     }
     bool answerable = !h1_out_pending(c) && c->reply < H1_STREAM;

@@ -36,6 +36,7 @@
 
 enum {
     H1_IN = 16 * 1024,        /* the read buffer of a connection */
+    H1_PIECE = 256 * 1024,    /* of a large body the kernel collects so much before it tells */
     H1_SCRATCH = 64 * 1024,   /* where a listener reads bodies that go to `body`, and what it throws away */
     H1_BODY_ROOM = 8 * 1024,  /* least room for chunked input behind a head */
     H1_KEEP_OUT = 64 * 1024,  /* reply memory that an idle connection keeps */
@@ -122,6 +123,8 @@ struct h1 {
     uint64_t raw;       /* chunked: bytes with their framing */
     uint32_t chunks, extensions;
     uint32_t trailers;
+    int piece;     /* so many bytes must have come before the kernel says that there are some; 0: as it was made, 1 */
+    bool trickles; /* … which took too long: this body is taken as it comes */
 
     /* output */
     struct buf head, body;

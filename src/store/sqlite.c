@@ -26,11 +26,13 @@
 extern const char embed_store_migrations_0001_init_sql[];
 extern const char embed_store_migrations_0002_costs_sql[];
 extern const char embed_store_migrations_0003_rollouts_sql[];
+extern const char embed_store_migrations_0004_capture_sql[];
 
 static const char *const migrations[] = {
     embed_store_migrations_0001_init_sql,
     embed_store_migrations_0002_costs_sql,
     embed_store_migrations_0003_rollouts_sql,
+    embed_store_migrations_0004_capture_sql,
 };
 
 #define HISTORY_COLUMNS "seq, at_ms, model, version, kind, actor, text, serving, evidence"

@@ -9,6 +9,7 @@
  *   upload.c      many of them become a tree; import.c feeds it
  *   artifact.c    trees: publish, verify, read, drop
  *   clean.c       what a crash has left
+ *   capture_*.c   the payload log; capture_priv.h
  *
  * Thread: everything here runs on the store thread. */
 #ifndef WEIR_STORE_STORE_PRIV_H

@@ -193,7 +193,7 @@ def test_killed_while_it_migrates(tmp_path):
             version, = db.execute("PRAGMA user_version").fetchone()
             kept = db.execute("SELECT rowid, id, evidence FROM rollout ORDER BY rowid").fetchall()
             db.close()
-            assert version in (2, 3) and kept == [(1, "r9", "[1]"), (2, "r1", "[1]")]
+            assert version >= 2 and kept == [(1, "r9", "[1]"), (2, "r1", "[1]")]
             old += version == 2
             assert state(copy) == after
     assert 3 < old < points

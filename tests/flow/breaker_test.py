@@ -100,9 +100,9 @@ def test_client_errors_are_not_the_canary_s(serve, paths):
 
 def test_five_deaths(serve):
     """Five deaths of its own within a minute, under load: taken back; nobody's request failed."""
-    s = serve()
+    s = serve(flow.watched("50%"))  # not for being slow, which it is
     s.push_example("intent", 1)
-    s.push_example("intent", 2, "--canary", "50%")
+    s.push_example("intent", 2, "--rollout", "watched")
     load = flow.Load(s, "intent", flow.Samples("intent"), USERS, connections=3)
     load.start()
 

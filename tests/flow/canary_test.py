@@ -72,9 +72,9 @@ def check_counts(arms, events):
 
 @pytest.mark.parametrize("place", ["worker", "inline"])
 def test_canary(serve, place):
-    s = serve(f"families:\n  intent: {{place: {place}}}\n")
+    s = serve(f"families:\n  intent: {{place: {place}}}\n" + flow.watched("5%"))
     s.push_example("intent", 1)
-    pushed = s.push_example("intent", 2, "--canary", "5%")
+    pushed = s.push_example("intent", 2, "--rollout", "watched")
     assert pushed["serving"] == "canary" and pushed["share_bp"] == 500
     salt = pushed["rollout"]
     load = flow.Load(s, "intent", flow.Samples("intent"), USERS, connections=8, feedback=4)
@@ -126,7 +126,8 @@ def test_canary(serve, place):
         took.append(t1 - t0)
         windows.append((t1, time.monotonic()))
         flow.until("written", lambda: s.history("intent")[0]["kind"] == "rolled_back", 5)
-        again = s.ask_admin("POST", "/admin/models/intent/rollout", {"action": "start", "version": 2, "share": "50%"})
+        again = s.ask_admin("POST", "/admin/models/intent/rollout",
+                            {"action": "start", "version": 2, "policy": "watched"})
         assert again.status == 200, again
     load.stop()
     for begin, end in windows:
@@ -152,9 +153,9 @@ def test_canary(serve, place):
 
 def test_who_is_not_counted(serve):
     """A request for a version by number is outside; one without a user goes by its id and is counted as such."""
-    s = serve("threads: 2\n")
+    s = serve("threads: 2\n" + flow.watched("50%"))
     s.push_example("intent", 1)
-    salt = s.push_example("intent", 2, "--canary", "50%")["rollout"]
+    salt = s.push_example("intent", 2, "--rollout", "watched")["rollout"]
     body, _ = flow.Samples("intent").rows[0]
     with s.wire() as w:
         for version in (1, 2):
@@ -185,9 +186,9 @@ def test_who_is_not_counted(serve):
 
 def test_percentiles_are_those_of_the_raw_events(serve):
     """At level debug the log holds every answer: what is shown of them is within 2 % of the values themselves."""
-    s = serve("log: debug\n")
+    s = serve("log: debug\n" + flow.watched("20%"))
     s.push_example("intent", 1)
-    s.push_example("intent", 2, "--canary", "20%")
+    s.push_example("intent", 2, "--rollout", "watched")
     load = flow.Load(s, "intent", flow.Samples("intent"), USERS, connections=2)
     for _ in range(10):  # the log's ring holds 1,000 lines: bursts below that, and no line is lost
         load.run(400)

@@ -16,9 +16,9 @@ KILLS = int(os.environ.get("WEIR_KILLS", "20"))  # 1000: the run that is put on 
 
 @pytest.mark.parametrize("instances", [2, 1])
 def test_no_request_fails(serve, instances):
-    s = serve(f"families:\n  intent: {{place: worker, instances: {instances}}}\n")
+    s = serve(f"families:\n  intent: {{place: worker, instances: {instances}}}\n" + flow.watched("20%"))
     s.push_example("intent", 1)
-    s.push_example("intent", 2, "--canary", "20%")
+    s.push_example("intent", 2, "--rollout", "watched")
     s.push_example("recommend", 1)
     other_pids = s.workers("recommend")
     load = flow.Load(s, "intent", flow.Samples("intent"), USERS, connections=4, feedback=10)

@@ -443,13 +443,14 @@ def test_exit_codes(server):
     assert server.ok("models").status == 0 and server.ok("models", "--json").json()["models"] == []
 
 
-def test_infer_and_bench_commands(server):
+def test_infer_and_bench_commands(serve):
+    server = serve(flow.watched("30%"))  # version 2 is slower, and is meant to be
     server.push_example("intent", 1)
     body, label = flow.Samples("intent").rows[0]
     out = server.ok("infer", "intent", "-", "--json", stdin=body.decode()).json()
     assert out["outputs"][0]["data"] == [label]
     assert server.weir("infer", "intent", "-", stdin="{}").status == 1
-    server.push_example("intent", 2, "--canary", "30%")
+    server.push_example("intent", 2, "--rollout", "watched")
     done = server.ok("bench", "intent", "--users", "100", "--for", "2s", "--json").json()
     arms = server.arms("intent")
     assert sum(a["requests"] for a in arms.values()) == done["requests"] > 100, (done, arms)

@@ -169,6 +169,7 @@ int rig_setup(void **state)
 int rig_teardown(void **state)
 {
     (void)state;
+    store_go(); /* a test that failed may have left it held */
     if (rig.control) {
         close_control();
     }

@@ -38,6 +38,11 @@ def until(what, condition, limit_s=20.0, pause_s=0.01):
         time.sleep(pause_s)
 
 
+def watched(share):
+    """A policy of that name in weir.yaml: a share that only a person changes, judged and told, not taken back."""
+    return f"rollouts:\n  watched: {{steps: \"{share}\", bake: 24h, dry_run: on}}\n"
+
+
 # ---- HTTP -----------------------------------------------------------------------------------------------------------
 
 

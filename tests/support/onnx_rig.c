@@ -57,7 +57,8 @@ static void on_done(void *ctx, uint64_t id, const struct job_result *job)
     struct onnx_rig_result *d = &r->done[r->n_done++];
 
     assert(r->n_done <= RIG_DONE_MAX && !job->lost);
-    *d = (struct onnx_rig_result){.id = id, .err = job->err, .joined = job->joined, .compute_ns = job->compute_ns};
+    *d = (struct onnx_rig_result){
+        .id = id, .err = job->err, .joined = job->joined, .compute_ns = job->compute_ns, .stalled_ns = job->stalled_ns};
     if (job->err.code == ERR_OK) {
         assert(job->n_out <= RIG_OUT_MAX && job->base == r->space);
         d->n_out = job->n_out;

@@ -15,7 +15,7 @@ struct onnx_rig_result {
     uint64_t id;
     struct err err;
     uint32_t n_out, joined;
-    uint64_t compute_ns;
+    uint64_t compute_ns, stalled_ns;
     struct tensor out[RIG_OUT_MAX];
     const uint8_t *base;
 };

@@ -129,6 +129,7 @@ class Peer:
     def __init__(self, act):
         self.act, self.requests, self.lock = act, 0, threading.Lock()
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 18)  # not as large as the kernel likes
         self.port = self.listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
 

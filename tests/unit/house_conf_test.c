@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* weir.yaml as the server reads it: the policies of rollouts, and where a mistake in them is found. */
+/* weir.yaml as the server reads it: the policies of rollouts, what is captured, and where a mistake in them is found.
+ */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -123,6 +124,16 @@ static void mistakes_are_found_where_they_are(void **state)
         {"rollouts:\n  a:\n    steps: [1%, 5]\n", ":3:5: ", "'5'"},
         {"rollouts:\n  a:\n    steps: {b: 1%}\n", ":3:5: ", "rollouts.a.steps is a list of shares"},
         {"rollouts:\n  a:\n    steps: [1%, [5%]]\n", ":3:17: ", "each step is a share"},
+        {"capture: on\n", ":1:1: ", "capture is a map"},
+        {"capture: {sampel: 1%}\n", ":1:11: ", "did you mean 'sample'?"},
+        {"capture: {sample: 101%}\n", ":1:11: ", "above the most, 100%"},
+        {"capture: {segment_bytes: 300MiB}\n", ":1:1: ", "a quarter of max_bytes"},
+        {"capture: {redact: {a: b}}\n", ":1:11: ", "capture.redact is a list"},
+        {"capture: {redact: [a, [b]]}\n", ":1:23: ", "capture.redact is a list"},
+        {"capture: {redact: [a, \"\"]}\n", ":1:23: ", "is empty"},
+        {"families:\n  a: {capture: 5%}\n", ":2:7: ", "families.a.capture is a map"},
+        {"families:\n  a: {capture: {max_age: 1d}}\n", ":2:17: ", "families.a.capture.max_age"},
+        {"families:\n  a: {capture: {sample: lots}}\n", ":2:17: ", "families.a.capture.sample"},
     };
     struct house_conf c;
     char said[1000];
@@ -138,11 +149,60 @@ static void mistakes_are_found_where_they_are(void **state)
     }
 }
 
+static const struct family *family_of(const struct house_conf *c, const char *name)
+{
+    for (size_t i = 0; i < c->n_families; i++) {
+        if (strcmp(c->families[i].name, name) == 0) {
+            return &c->families[i];
+        }
+    }
+    fail_msg("no family %s", name);
+    return NULL;
+}
+
+/* Off unless it is said; a family says what is different. */
+static void what_is_captured(void **state)
+{
+    const struct capture_rule *r;
+    struct house_conf c;
+    char said[1000];
+
+    (void)state;
+    assert_int_equal(conf_of("", &c, said, sizeof(said)), -1);
+    assert_int_equal(family_of(&c, "default")->capture.sample, 0);
+    assert_true(c.capture.max_bytes == 1u << 30 && c.capture.segment_bytes == 16u << 20);
+    assert_int_equal(c.capture.max_age_us, SECONDS(14 * 86400));
+    house_conf_done(&c);
+    assert_int_equal(conf_of("families:\n"
+                             "  a: {place: inline}\n"
+                             "  b: {capture: {sample: 100%}}\n"
+                             "  c: {capture: {redact: id}}\n"
+                             "  d: {capture: {sample: 0%, redact: []}}\n"
+                             "capture: {sample: 2.5%, redact: [text, \"a b\"], max_age: 2d, max_bytes: 4MiB, "
+                             "segment_bytes: 1MiB}\n",
+                             &c, said, sizeof(said)),
+                     -1);
+    assert_string_equal(said, "");
+    assert_true(c.capture.max_bytes == 4u << 20 && c.capture.segment_bytes == 1u << 20);
+    assert_int_equal(c.capture.max_age_us, SECONDS(2 * 86400));
+    r = &family_of(&c, "a")->capture;
+    assert_true(r->sample == 250 && capture_redacts(r, STR("text")) && capture_redacts(r, STR("a b")));
+    assert_memory_equal(&family_of(&c, "default")->capture, r, sizeof(*r));
+    r = &family_of(&c, "b")->capture;
+    assert_true(r->sample == 10000 && capture_redacts(r, STR("text")));
+    r = &family_of(&c, "c")->capture;
+    assert_true(r->sample == 250 && capture_redacts(r, STR("id")) && !capture_redacts(r, STR("text")));
+    r = &family_of(&c, "d")->capture;
+    assert_true(r->sample == 0 && !capture_redacts(r, STR("text")) && !r->redact[0]);
+    house_conf_done(&c);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(there_is_always_a_default),
         cmocka_unit_test(policies_are_read),
+        cmocka_unit_test(what_is_captured),
         cmocka_unit_test(mistakes_are_found_where_they_are),
     };
 

@@ -175,6 +175,7 @@ static enum err_code sessions_new(struct onnx *x, struct source *f, struct err *
         x->n_sessions += code == ERR_OK;
     }
     x->model.info.threads = from->threads;
+    x->model.elsewhere = x->device.cuda;
     return code;
 }
 

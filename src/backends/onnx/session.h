@@ -18,6 +18,7 @@ struct onnx_model {
     /* Output i has the shape that the description says, with the job's rows for a free dimension 0 (which has the same
      * symbol as an input's): its memory can be found before the run. Taken back when a run proves otherwise. */
     _Atomic bool *known;
+    bool elsewhere; /* on a GPU: a run's thread has nothing to do meanwhile */
 };
 
 struct onnx_source {

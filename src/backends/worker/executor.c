@@ -102,6 +102,7 @@ static void complete(struct executor *x, struct running *r, const struct job_res
     struct wire_done d = {.id = r->w.id,
                           .wait_ns = (x->began_us - r->w.pulled_us) * 1000 + res->wait_ns,
                           .compute_ns = res->compute_ns,
+                          .stalled_us = (uint32_t)MIN(res->stalled_ns / 1000, UINT32_MAX),
                           .code = (uint32_t)res->err.code,
                           .joined = res->joined};
     const void *head = res->out;

@@ -88,7 +88,10 @@ static bool read_tensors(struct worker_port *p, const struct wire_done *d)
 static void give_back(struct worker_port *p, unsigned slot, const struct wire_done *d)
 {
     uint64_t id = p->tickets[slot].id;
-    struct job_result r = {.wait_ns = d->wait_ns, .compute_ns = d->compute_ns, .joined = d->joined};
+    struct job_result r = {.wait_ns = d->wait_ns,
+                           .compute_ns = d->compute_ns,
+                           .stalled_ns = MIN(d->stalled_us * UINT64_C(1000), d->compute_ns),
+                           .joined = d->joined};
 
     if (d->compute_ns > atomic_load_explicit(&p->w->longest_run, memory_order_relaxed)) {
         atomic_store_explicit(&p->w->longest_run, d->compute_ns, memory_order_relaxed);

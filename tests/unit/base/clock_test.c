@@ -29,6 +29,22 @@ static void clocks(void **state)
     assert_int_equal(MILLIS(3), 3000);
 }
 
+/* A thread that works has both; one that sleeps has neither. */
+static void processor_time(void **state)
+{
+    uint64_t began = clock_ns(), thread = clock_thread_ns(), process = clock_process_ns(), wall;
+    struct timespec nap = {0, 20000000};
+
+    (void)state;
+    while (clock_thread_ns() - thread < 5000000) {
+    }
+    wall = clock_ns() - began;
+    assert_true(wall >= 5000000 && clock_process_ns() - process >= 5000000);
+    thread = clock_thread_ns();
+    nanosleep(&nap, NULL);
+    assert_true(clock_thread_ns() - thread < 20000000);
+}
+
 static void one(int64_t ms, const char *want)
 {
     char text[CLOCK_TEXT];
@@ -62,6 +78,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(clocks),
+        cmocka_unit_test(processor_time),
         cmocka_unit_test(texts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

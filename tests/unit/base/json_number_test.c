@@ -349,11 +349,74 @@ static void round_f64(void **state)
     buf_done(&b);
 }
 
+/* What the quick way takes is what the exact way would have taken, to the bit and to the byte. */
+static void check_quick(const char *text, size_t n, size_t most, size_t least)
+{
+    char *copy = malloc(n); /* so that a sanitizer sees a look behind the end */
+    float to[64];
+    const char *at = copy, *slow = copy;
+    size_t got;
+
+    assert_non_null(copy);
+    memcpy(copy, text, n);
+    got = json_scan_f32s(&at, copy + n, to, most);
+    assert_true(got <= most);
+    for (size_t i = 0; i < got; i++) {
+        double d;
+        const char *next = json_scan_f64(slow, copy + n, &d);
+        float want = (float)d;
+
+        if (!next || *next != ',' || memcmp(&want, &to[i], sizeof(want)) != 0) {
+            fail_msg("%.*s: number %zu of %zu became %a", (int)n, text, i, got, (double)to[i]);
+        }
+        slow = next + 1 + (next[1] == ' ');
+    }
+    if (at != slow || got < least) {
+        fail_msg("%.*s: %zu were taken, to byte %zu", (int)n, text, got, (size_t)(at - copy));
+    }
+    free(copy);
+}
+
+static void takes_short_numbers_quickly(void **state)
+{
+    static const char *const parts[] = {"0",       "1",       "-1",     "-0",       "0.5",  "-0.25",  "12.75",
+                                        "1234567", "123.456", "01",     "0.",       ".5",   "-",      "1e5",
+                                        "1E2",     "--1",     "1.2.3",  "12345678", "1.5e", "0.0001", "null",
+                                        "0.12345", "99999",   "-7.125", "\"a\"",    "]",    "7:",     "3/"};
+    static const char *const ends[] = {",", ",", ",", ", ", " ,", ",  ", "", "\n,", "]"};
+    char text[400];
+
+    (void)state;
+    check_quick("1,", 2, 8, 0);
+    check_quick("", 0, 8, 0);
+    check_quick("0.5,-0.5, 12,7,0.1,0.2,0.3,0.4,0.5", 34, 3, 3);
+    check_quick("0.5,-0.5, 12,7,0.1,0.2,0.3,0.4,0.5,0.6", 38, 64, 6);
+    for (int i = 0; i < 200000; i++) {
+        bool easy = i % 4 == 0;
+        size_t n = 0;
+
+        while (n < 300) {
+            size_t part = next_random() % (easy ? 9 : COUNT_OF(parts));
+            size_t end = next_random() % (easy ? 3 : COUNT_OF(ends));
+            n += (size_t)snprintf(text + n, sizeof(text) - n, "%s%s", parts[part], ends[end]);
+            if (n > 20 && next_random() % 32 == 0) {
+                break;
+            }
+        }
+        check_quick(text, n, next_random() % 65, 0);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(reads),  cmocka_unit_test(stops),     cmocka_unit_test(integers),
-        cmocka_unit_test(writes), cmocka_unit_test(round_f32), cmocka_unit_test(round_f64),
+        cmocka_unit_test(reads),
+        cmocka_unit_test(stops),
+        cmocka_unit_test(integers),
+        cmocka_unit_test(writes),
+        cmocka_unit_test(round_f32),
+        cmocka_unit_test(round_f64),
+        cmocka_unit_test(takes_short_numbers_quickly),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

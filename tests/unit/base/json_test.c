@@ -456,6 +456,26 @@ static void one_byte_changed(void **state)
     }
 }
 
+/* json_utf8 says of every three bytes, alone and behind a text, whether json_str would leave them as they are. */
+static void utf8(void **state)
+{
+    static const unsigned char some[] = {0x00, 'a',  0x7f, 0x80, 0x8f, 0x90, 0x9f, 0xa0, 0xbf, 0xc0, 0xc1, 0xc2,
+                                         0xdf, 0xe0, 0xe1, 0xed, 0xee, 0xef, 0xf0, 0xf1, 0xf4, 0xf5, 0xff};
+    (void)state;
+    for (size_t i = 0; i < sizeof(some) * sizeof(some) * sizeof(some); i++) {
+        char text[] = {'x', (char)some[i % sizeof(some)], (char)some[i / sizeof(some) % sizeof(some)],
+                       (char)some[i / sizeof(some) / sizeof(some)]};
+        struct buf b;
+        buf_init(&b, 100);
+        json_str(&b, (struct str){text, sizeof(text)});
+        bool same = memmem(b.p, b.n, "\xef\xbf\xbd", 3) == NULL;
+        assert_int_equal(json_utf8((struct str){text, sizeof(text)}), same);
+        assert_int_equal(json_utf8((struct str){text + 1, sizeof(text) - 1}), same);
+        buf_done(&b);
+    }
+    assert_true(json_utf8((struct str){NULL, 0}));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -464,6 +484,7 @@ int main(void)
         cmocka_unit_test(tokens),        cmocka_unit_test(skips),
         cmocka_unit_test(unescapes),     cmocka_unit_test(writes),
         cmocka_unit_test(strings_round), cmocka_unit_test(one_byte_changed),
+        cmocka_unit_test(utf8),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -304,6 +304,56 @@ static void a_source_that_fails_ends_the_call_with_its_reason(void **state)
     http_answer_done(&a);
 }
 
+struct sunk {
+    char got[64];
+    size_t n, most; /* most: then it has enough */
+};
+
+static enum err_code sink(void *ctx, struct str piece, struct err *e)
+{
+    struct sunk *s = ctx;
+    assert_true(piece.n > 0 && s->n + piece.n < sizeof s->got);
+    memcpy(s->got + s->n, piece.p, piece.n);
+    s->n += piece.n;
+    s->got[s->n] = 0;
+    return s->n > s->most ? err_set(e, ERR_STORAGE, "enough") : ERR_OK;
+}
+
+/* Of a reply that is as it should be nothing is kept; a body that says what is wrong is. */
+static void a_long_reply_goes_to_a_sink(void **state)
+{
+    (void)state;
+    static const struct peer_step steps[] = {
+        {.act = PEER_ACCEPT},
+        {.act = PEER_READ},
+        {.act = PEER_SEND, .bytes = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n8\r\n12345678\r\n"},
+        {.act = PEER_SEND, .bytes = "8\r\nabcdefgh\r\n0\r\n\r\n"},
+        {.act = PEER_READ},
+        {.act = PEER_SEND, .bytes = "HTTP/1.1 404 Not Found\r\nContent-Length: 4\r\n\r\nnone"},
+        {.act = PEER_READ},
+        {.act = PEER_SEND, .bytes = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n8\r\n12345678\r\n"},
+        {.act = PEER_END}};
+    struct peer p;
+    struct http_answer a;
+    struct err e;
+    struct sunk s = {.most = 63};
+    peer_start(&p, steps);
+    struct http_client *c = client(p.url);
+    http_answer_init(&a, 1000);
+    assert_int_equal(http_call_sink(c, "GET", "/x", STR(""), sink, &s, SECONDS(5), &a, &e), ERR_OK);
+    assert_true(a.status == 200 && a.body.n == 0);
+    assert_string_equal(s.got, "12345678abcdefgh");
+    assert_int_equal(http_call_sink(c, "GET", "/x", STR(""), sink, &s, SECONDS(5), &a, &e), ERR_OK);
+    assert_true(a.status == 404 && str_is(buf_str(&a.body), "none"));
+    assert_string_equal(s.got, "12345678abcdefgh");
+    s.most = 16;
+    assert_int_equal(http_call_sink(c, "GET", "/x", STR(""), sink, &s, SECONDS(5), &a, &e), ERR_STORAGE);
+    assert_string_equal(e.text, "enough");
+    http_client_free(c);
+    peer_stop(&p);
+    http_answer_done(&a);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -317,6 +367,7 @@ int main(void)
         cmocka_unit_test(nobody_listens),
         cmocka_unit_test(a_made_body_is_sent_whole),
         cmocka_unit_test(a_source_that_fails_ends_the_call_with_its_reason),
+        cmocka_unit_test(a_long_reply_goes_to_a_sink),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -146,6 +146,53 @@ static void a_large_body_goes_straight_to_its_place(void **state)
     free(to);
 }
 
+/* The kernel collects a good piece of a large body; what comes too slowly for that is taken as it comes, and only
+ * silence is too late. */
+static void a_large_body_that_trickles(void **state)
+{
+    enum { N = 600000, FIRST = 150000 };
+    static char body[N], to[N];
+    struct iovec iov = {to, N};
+    struct rig r;
+    struct buf b;
+    size_t at;
+    uint64_t seen;
+
+    (void)state;
+    fill(body, N);
+    rig_init(&r);
+    r.tcp = true;
+    r.direct = &iov;
+    r.n_direct = 1;
+    rig_open(&r);
+    rig_connect(&r);
+    request(&b, body, N, 0);
+    at = b.n - N + FIRST;
+    rig_send(&r, b.p, at);
+    seen = r.x->body_seen;
+    assert_true(seen > 0 && seen <= FIRST);
+    rig_send(&r, b.p + at, 1000);
+    assert_int_equal(r.x->body_seen, seen); /* nobody was woken for that */
+    http_sweep(r.h, loop_now(r.loop) + r.limits.body_us + SECONDS(1));
+    assert_int_equal(r.x->body_seen, FIRST + 1000);
+    rig_send(&r, b.p + at + 1000, 1000);
+    assert_int_equal(r.x->body_seen, FIRST + 2000);
+    rig_send(&r, b.p + at + 2000, b.n - at - 2000);
+    assert_int_equal(rig_status(&r), 200);
+    assert_memory_equal(to, body, N);
+
+    iov = (struct iovec){to, N}; /* the next one on the same connection: silence */
+    rig_send(&r, b.p, at);
+    http_sweep(r.h, loop_now(r.loop) + r.limits.body_us + SECONDS(1));
+    assert_int_equal(r.x->body_seen, FIRST);
+    http_sweep(r.h, loop_now(r.loop) + r.limits.body_us + SECONDS(1));
+    rig_spin(&r);
+    rig_read(&r);
+    assert_true(rig_got(&r, " 408 "));
+    buf_done(&b);
+    rig_done(&r);
+}
+
 static void a_paused_body_waits(void **state)
 {
     (void)state;
@@ -480,6 +527,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bodies_however_they_are_cut),
         cmocka_unit_test(a_large_body_goes_straight_to_its_place),
+        cmocka_unit_test(a_large_body_that_trickles),
         cmocka_unit_test(a_paused_body_waits),
         cmocka_unit_test(bad_chunk_framing),
         cmocka_unit_test(chunked_body_to_the_limit),

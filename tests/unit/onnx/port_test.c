@@ -4,6 +4,9 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <math.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <cmocka.h>
@@ -440,6 +443,54 @@ static void work_from_inside_done(void **state)
     onnx_rig_close(&r);
 }
 
+/* ---- how long it took ---- */
+
+static atomic_bool hog_over;
+
+static void *hog(void *arg)
+{
+    (void)arg;
+    while (!atomic_load(&hog_over)) {
+    }
+    return NULL;
+}
+
+/* Two that want one processor: each waits half the time, and what a run waited is told apart from what it computed. */
+static void what_others_took_is_told_apart(void **state)
+{
+    enum { RUNS = 60 };
+    struct onnx_rig r;
+    float x[4] = {1, 2, 3, 4};
+    uint64_t compute = 0, stalled = 0;
+    cpu_set_t all, one;
+    pthread_t other;
+
+    (void)state;
+    must_open(&r, "harm_good");
+    assert_int_equal(sched_getaffinity(0, sizeof(all), &all), 0);
+    CPU_ZERO(&one);
+    for (int i = 0; CPU_COUNT(&one) == 0; i++) {
+        if (CPU_ISSET(i, &all)) {
+            CPU_SET(i, &one);
+        }
+    }
+    assert_int_equal(sched_setaffinity(0, sizeof(one), &one), 0);
+    assert_int_equal(pthread_create(&other, NULL, hog, NULL), 0);
+    for (int i = 0; i < RUNS; i++) {
+        const struct onnx_rig_result *d = onnx_rig_run(&r, &FLOATS(x, 1, 4), 1);
+
+        assert_int_equal(d->err.code, ERR_OK);
+        assert_true(d->stalled_ns <= d->compute_ns);
+        compute += d->compute_ns;
+        stalled += d->stalled_ns;
+    }
+    atomic_store(&hog_over, true);
+    pthread_join(other, NULL);
+    assert_int_equal(sched_setaffinity(0, sizeof(all), &all), 0);
+    assert_true(stalled > compute / 5 && stalled < compute / 10 * 9);
+    onnx_rig_close(&r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -455,6 +506,7 @@ int main(void)
         cmocka_unit_test(late_behind_a_slow_one),
         cmocka_unit_test(bounded),
         cmocka_unit_test(work_from_inside_done),
+        cmocka_unit_test(what_others_took_is_told_apart),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

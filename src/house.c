@@ -18,6 +18,7 @@
 
 #include "api/admin.h"
 #include "api/data.h"
+#include "api/shadow.h"
 #include "backends/onnx/onnx.h"
 #include "backends/worker/limits.h"
 #include "backends/worker/sandbox.h"
@@ -464,8 +465,14 @@ static void build_planes(struct house *h)
     for (unsigned i = 0; i < h->conf.threads; i++) {
         struct conn_thread *t = &h->threads[i];
 
-        t->facts = (struct data_facts){WEIR_VERSION, h->conf.user_header,       h->conf.body_max,           join_new(),
-                                       h->planes,    (unsigned)h->conf.threads, capture_part(h->capture, i)};
+        t->facts = (struct data_facts){.version = WEIR_VERSION,
+                                       .user_header = h->conf.user_header,
+                                       .body_max = h->conf.body_max,
+                                       .join = join_new(),
+                                       .planes = h->planes,
+                                       .n_planes = (unsigned)h->conf.threads,
+                                       .capture = capture_part(h->capture, i),
+                                       .shadows = shadow_pool_new()};
         t->plane = (struct plane){.name = "data",
                                   .routes = data_routes,
                                   .n_routes = n_data_routes,
@@ -637,6 +644,7 @@ static void take_down(struct house *h)
         }
         loop_free(t->loop);
         join_free((struct join *)(uintptr_t)t->facts.join);
+        shadow_pool_free(t->facts.shadows);
     }
     http_listener_free(h->admin_listener);
     if (h->admin_plane.name) {

@@ -88,7 +88,8 @@ WORKLOADS = {
         ),
     ),
     "judge": Workload(
-        "tiny MLP 16-32-4, JSON, with and without a rollout that is judged, 1 % captured, events", "mlp", (64,), 0, 4, {"bare": ["-b", 1]},
+        "tiny MLP 16-32-4, JSON, with and without a rollout that is judged, 1 % captured, events", "mlp", (64,), 0, 4,
+        {"bare": ["-b", 1]},
         (
             Server("floor", MLP_FLOOR, mlp_json),
             Server("inline", MLP_INLINE, mlp_json),

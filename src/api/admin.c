@@ -272,6 +272,8 @@ const struct api_route admin_routes[] = {
     {"POST", "/admin/models/{model}/rollout", admin_change_rollout, NULL, ADMIN_BODY,
      "start, set, pause, resume, skip, promote, abort"},
     {"POST", "/admin/models/{model}/rollback", admin_rollback, NULL, ADMIN_BODY, "take it back, at once"},
+    {"GET", "/admin/models/{model}/shadow", admin_show_shadow, NULL, ADMIN_BODY, "what the shadow answers otherwise"},
+    {"POST", "/admin/models/{model}/shadow", admin_change_shadow, NULL, ADMIN_BODY, "start, stop"},
     {"GET", "/admin/models/{model}/history", admin_history, NULL, ADMIN_BODY, "what happened to it"},
     {"GET", "/admin/models/{model}/capture", admin_capture, NULL, ADMIN_BODY,
      "the payload log: settings, counts, segments"},

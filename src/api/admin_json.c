@@ -294,6 +294,7 @@ static void put_version_members(struct buf *b, const struct version *v, const st
     put_workers(b, v, f);
     put_tensors(b, "inputs", info ? info->in : NULL, info ? info->n_in : 0);
     put_tensors(b, "outputs", info ? info->out : NULL, info ? info->n_out : 0);
+    json_put_text(b, "prediction", info && v->prediction >= 0 ? info->out[v->prediction].name : NULL);
     json_key(b, "batch");
     if (info) {
         buf_addf(b, "{\"max\":%u,\"on\":%s}", info->batch_max, info->joins && info->batch_max > 1 ? "true" : "false");
@@ -303,8 +304,22 @@ static void put_version_members(struct buf *b, const struct version *v, const st
     json_key(b, "stats");
     BUF_LIT(b, "{");
     version_sum(v, &sum);
+    if (experiment_running(v->model) && experiment_hides(v->model)) {
+        series_hide_feedback(&sum);
+    }
     json_stats(b, &sum);
     series_sum_done(&sum);
+    BUF_LIT(b, "}");
+}
+
+/* What became of feedback that came for the model, since the server started. */
+static void put_feedback_results(struct buf *b, const struct model *m)
+{
+    json_key(b, "feedback");
+    BUF_LIT(b, "{");
+    for (int k = 0; k < FEEDBACK_RESULTS; k++) {
+        json_put_count(b, feedback_result_names[k], m->feedback ? counter_get(&m->feedback[k]) : 0);
+    }
     BUF_LIT(b, "}");
 }
 
@@ -317,6 +332,7 @@ void json_model(struct buf *b, const struct model *m, const struct admin_facts *
     json_put_count(b, "instances", m->family->place == PLACE_INLINE ? 1 : m->family->instances);
     json_put_version(b, "stable", m->row.stable);
     json_put_version(b, "previous", m->row.previous);
+    put_feedback_results(b, m);
     json_key(b, "versions");
     BUF_LIT(b, "[");
     for (size_t i = 0; i < m->n_versions; i++) {

@@ -4,6 +4,7 @@
 
 #include <stdlib.h>
 
+#include "api/feedback_read.h"
 #include "api/oip.h"
 #include "base/clock.h"
 
@@ -137,8 +138,8 @@ static void not_here(struct request *r)
 const struct api_route data_routes[] = {
     {"POST", MODEL "/infer", NULL, &infer_stages, 0, "run the model; the rollout decides which version"},
     {"POST", VERSION "/infer", NULL, &infer_stages, 0, "run this version; the rollout and its counters are passed by"},
-    {"POST", MODEL "/feedback", feedback_run, NULL, 64 << 10,
-     "what became of an answer: {id, label | correct | reward}"},
+    {"POST", MODEL "/feedback", feedback_run, NULL, FEEDBACK_BYTES,
+     "what became of an answer: {id, label | correct | reward, supersede}, or one a line"},
     {"GET", "/v2/health/live", live_run, NULL, 0, "the process answers"},
     {"GET", "/v2/health/ready", ready_run, NULL, 0, "every model's stable version is ready"},
     {"GET", "/v2", server_run, NULL, 0, "name, version and extensions of the server"},

@@ -6,10 +6,11 @@
 #ifndef WEIR_API_DATA_H
 #define WEIR_API_DATA_H
 
+#include "api/join.h"
 #include "api/plane.h"
 
-struct join;
 struct capture_part;
+struct shadow_pool;
 struct data_facts {
     const char *version;     /* of the server */
     const char *user_header; /* lower case: "x-weir-user" */
@@ -18,6 +19,7 @@ struct data_facts {
     struct plane *const *planes; /* of all threads, by shard index */
     unsigned n_planes;
     struct capture_part *capture; /* this thread's; NULL: nothing is captured */
+    struct shadow_pool *shadows;  /* this thread's; see shadow.h */
 };
 
 extern const struct api_route data_routes[];
@@ -29,6 +31,12 @@ extern const struct api_stages infer_stages;
 void infer_finished(struct request *r);
 /* {version} of a path as a number: 0 when the route has none. ERR_NOT_FOUND "version 'x' is not a number". */
 enum err_code version_arg(const struct request *r, int64_t *out, struct err *e) MUST_USE;
+
+/* True if a request that was checked against `a` is one for `b` as it stands. Versions that share a rollout have the
+ * same names and dtypes; one that was promoted without may be another model. */
+bool same_request(const struct model_info *a, const struct model_info *b, const struct job_block *block);
+/* A request's block into another window, where `bytes` were taken for it at `at`. */
+void block_copy(struct sched *to, uint64_t at, struct sched *from, uint64_t was, uint64_t bytes);
 
 /* ---- watch.c ---- */
 /* The requests of rollouts that are open for too long are looked for from now on, four times a second, as long as a
@@ -57,23 +65,16 @@ struct str predicted_class(const struct predictor *p, const struct job_result *r
 /* How many rows the prediction output has; 0 when it is not among the result. */
 uint64_t predicted_rows(const struct predictor *p, const struct job_result *r);
 
-/* ---- feedback.c: answered requests, remembered in bounded memory until their feedback comes ---- */
-/* The newest 65,536 of a thread, or fewer when ids fall together: an older one gives way. */
-struct join *join_new(void);
-void join_free(struct join *j);
-/* user: a hash of the user's key, 0 if it had none. */
-void join_put(struct join *j, struct str model, struct str id, struct series *series, int64_t version, enum arm arm,
-              uint64_t user, struct str predicted);
+/* ---- feedback.c: joins what became of answers to them (join.h has the answers, feedback_read.h what may be sent) */
 void feedback_run(struct request *r);
 void feedback_finished(struct request *r);
 
 /* ---- goals.c: what the goal of an experiment is told ---- */
-/* Of a request that was counted in `series` (which it holds, or which was found to live): it is counted if the model's
- * running experiment has this series as an arm, and this kind of goal. key: of the user, or else of the request. This
- * plane's thread. */
-void goal_value(struct plane *p, struct str model, const struct series *series, enum goal_kind kind, uint64_t key,
-                double value);
-/* The mean of the goal's output, where that is GOAL_OUTPUT and the reply has it. info: of the version that ran. */
+/* What became of an answer of the model's running rollout, on this arm (JUDGE_STABLE, JUDGE_CANARY): it is counted if
+ * that is an experiment with this kind of goal. key: of the user, or else of the request. This plane's thread. */
+void goal_value(struct plane *p, const struct route *t, unsigned arm, enum goal_kind kind, uint64_t key, double value);
+/* Of a request that is counted in `series`, and holds it, where the model's running experiment has this series as an
+ * arm: the mean of the goal's output, where that is GOAL_OUTPUT and the reply has it. info: of the version that ran. */
 void goal_output(struct plane *p, struct str model, const struct series *series, uint64_t key,
                  const struct model_info *info, const struct job_result *job);
 

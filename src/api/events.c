@@ -61,6 +61,8 @@ void event_type(struct buf *out, const char *kind)
         {"rollout_completed", "rollout.completed"},
         {"rolled_back", "rollout.rolled_back"},
         {"aborted", "rollout.aborted"},
+        {"shadow_started", "shadow.started"},
+        {"shadow_stopped", "shadow.stopped"},
     };
 
     for (size_t i = 0; i < COUNT_OF(table); i++) {

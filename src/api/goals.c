@@ -11,28 +11,10 @@
 
 #define NUMBERS_MAX 65536u /* of an output that are looked at */
 
-/* The route whose running experiment has this series as an arm, and this kind of goal; or NULL. */
-static const struct route *route_of(const struct plane *p, struct str model, const struct series *series,
-                                    enum goal_kind kind)
+void goal_value(struct plane *p, const struct route *t, unsigned arm, enum goal_kind kind, uint64_t key, double value)
 {
-    const struct route *t = router_find(p->router, model);
-
-    return t && t->goal && t->goal_kind == kind && (series == t->stable_series || series == t->canary_series) ? t
-                                                                                                              : NULL;
-}
-
-static void add(const struct plane *p, const struct route *t, const struct series *series, uint64_t key, double value)
-{
-    goal_add(t->goal, p->shard->index, series == t->canary_series ? JUDGE_CANARY : JUDGE_STABLE, key, value);
-}
-
-void goal_value(struct plane *p, struct str model, const struct series *series, enum goal_kind kind, uint64_t key,
-                double value)
-{
-    const struct route *t = route_of(p, model, series, kind);
-
-    if (t) {
-        add(p, t, series, key, value);
+    if (t->goal && t->goal_kind == kind) {
+        goal_add(t->goal, p->shard->index, arm, key, value);
     }
 }
 
@@ -98,13 +80,17 @@ static double mean_of(const struct tensor *t, const uint8_t *p)
 void goal_output(struct plane *p, struct str model, const struct series *series, uint64_t key,
                  const struct model_info *info, const struct job_result *job)
 {
-    const struct route *t = route_of(p, model, series, GOAL_OUTPUT);
+    const struct route *t = router_find(p->router, model);
 
-    for (uint32_t i = 0; t && i < job->n_out; i++) {
+    if (!t || (series != t->stable_series && series != t->canary_series)) {
+        return;
+    }
+    for (uint32_t i = 0; i < job->n_out; i++) {
         const struct tensor *out = &job->out[i];
 
         if (out->port < info->n_out && strcmp(info->out[out->port].name, t->goal_output) == 0) {
-            add(p, t, series, key, mean_of(out, job->base + out->off));
+            goal_value(p, t, series == t->canary_series ? JUDGE_CANARY : JUDGE_STABLE, GOAL_OUTPUT, key,
+                       mean_of(out, job->base + out->off));
             return;
         }
     }

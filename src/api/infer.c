@@ -17,6 +17,7 @@
 #include "api/data.h"
 #include "api/oip.h"
 #include "api/outputs.h"
+#include "api/shadow.h"
 #include "base/clock.h"
 #include "base/conf.h"
 #include "base/hash.h"
@@ -53,6 +54,7 @@ struct infer_state {
     struct tally_mark mark;         /* for the judge; tally NULL: it takes no part */
     const struct model_info *sound; /* what its outputs are held against: the stable version's; NULL: nothing */
     bool invalid;                   /* its answer is not */
+    bool shadowed;                  /* its model has a shadow */
     bool spoiled; /* its canary died with it and another version answered: an error of the canary all the same */
 };
 
@@ -207,6 +209,12 @@ static enum err_code admit(struct infer_state *s, struct sched *to, uint64_t byt
     return sched_admit(to, &ask, &s->wait_us, e);
 }
 
+/* A hash of the user's key; 0: there is none. */
+static uint64_t user_of(const struct infer_state *s)
+{
+    return s->has_user ? hash64(s->key.p, s->key.n) | 1 : 0;
+}
+
 /* Who takes part in a rollout is counted by the judge from here on, whatever happens to it. */
 static void judge_begin(struct infer_state *s, const struct pick *p)
 {
@@ -218,8 +226,7 @@ static void judge_begin(struct infer_state *s, const struct pick *p)
         return;
     }
     s->sound = t->versions[t->stable].info;
-    tally_begin(t->tally, shard_of(s), &s->mark, t->stratum, arm, s->has_user ? hash64(s->key.p, s->key.n) | 1 : 0,
-                s->r->x->t_start);
+    tally_begin(t->tally, shard_of(s), &s->mark, t->stratum, arm, user_of(s), s->r->x->t_start);
     judge_watch(s->r->plane);
 }
 
@@ -247,6 +254,7 @@ static enum err_code choose(struct infer_state *s, const struct pick *p, uint64_
     s->measured = p->route->goal_kind == GOAL_OUTPUT && p->arm != ARM_DIRECT;
     s->timeout_us = p->route->timeout_us;
     s->capture = p->route->capture;
+    s->shadowed = p->route->shadow != NULL;
     s->predictor = (struct predictor){p->version->prediction, p->version->labels, p->version->n_labels};
     series_ref(s->series, shard_of(s));
     series_begin(s->series, shard_of(s));
@@ -610,9 +618,7 @@ static void on_complete(struct request *r)
     }
 }
 
-/* True if a request that was checked against `a` is one for `b` as it stands. Versions that share a rollout have the
- * same names and dtypes; one that was promoted without may be another model. */
-static bool same_request(const struct model_info *a, const struct model_info *b, const struct job_block *block)
+bool same_request(const struct model_info *a, const struct model_info *b, const struct job_block *block)
 {
     bool same = a->n_in == b->n_in && a->n_out == b->n_out;
 
@@ -628,13 +634,22 @@ static bool same_request(const struct model_info *a, const struct model_info *b,
     return same;
 }
 
+void block_copy(struct sched *to, uint64_t at, struct sched *from, uint64_t was, uint64_t bytes)
+{
+    struct job_block *block = (void *)sched_at(to, at);
+
+    memcpy(block, sched_at(from, was), bytes);
+    for (uint32_t i = 0; i < block->n_in; i++) {
+        block->in[i].off = block->in[i].off - was + at;
+    }
+}
+
 /* The version went away with the request in its queue. The bytes are copied to the version that serves now. */
 static enum err_code move(struct infer_state *s, struct err *e)
 {
     struct pick p;
     struct sched *to;
     const struct model_info *a = sched_info(s->sched), *b;
-    struct job_block *block;
     uint64_t at, was = s->infer.block;
 
     if (router_pick(s->r->plane->router, s->model, s->named, s->key, &p, e) != ERR_OK) {
@@ -655,11 +670,7 @@ static enum err_code move(struct infer_state *s, struct err *e)
         sched_release(to, s->class, s->admitted);
         return err_set(e, ERR_UNAVAILABLE, "the input window of '" STR_FMT "' is full", STR_ARG(s->model));
     }
-    memcpy(sched_at(to, at), sched_at(s->sched, was), s->block_bytes);
-    block = (void *)sched_at(to, at);
-    for (uint32_t i = 0; i < block->n_in; i++) {
-        block->in[i].off = block->in[i].off - was + at;
-    }
+    block_copy(to, at, s->sched, was, s->block_bytes);
     sched_release(s->sched, s->class, s->admitted);
     s->spoiled = s->arm == ARM_CANARY;
     s->sched = to;
@@ -668,11 +679,6 @@ static enum err_code move(struct infer_state *s, struct err *e)
     s->block = at;
     s->submitted = false;
     return submit(s, e);
-}
-
-static uint64_t user_of(const struct infer_state *s)
-{
-    return s->has_user ? hash64(s->key.p, s->key.n) | 1 : 0;
 }
 
 static void remember(struct infer_state *s, const struct job_result *job)
@@ -689,8 +695,14 @@ static void remember(struct infer_state *s, const struct job_result *job)
         }
         first = i == 0 ? c : first;
     }
-    join_put(facts_of(s->r)->join, s->model, s->id, s->series, s->version, s->arm, user_of(s),
-             rows == 1 ? first : (struct str){NULL, 0});
+    join_put(facts_of(s->r)->join, &(struct join_answer){.model = s->model,
+                                                         .id = s->id,
+                                                         .predicted = rows == 1 ? first : (struct str){NULL, 0},
+                                                         .series = s->series,
+                                                         .version = s->version,
+                                                         .arm = s->arm,
+                                                         .user = user_of(s),
+                                                         .mark = &s->mark});
 }
 
 /* It is answered as the model gave it; the judge counts it as invalid. The first ones are told in the log. */
@@ -728,6 +740,25 @@ static void capture(struct infer_state *s, const struct job_result *job)
     capture_answer(facts_of(s->r)->capture, &a);
 }
 
+/* It was answered by the stable version, and its block is still in place. */
+static void offer(struct infer_state *s, const struct infer_result *res)
+{
+    const struct shadow_offer o = {.plane = s->r->plane,
+                                   .model = s->model,
+                                   .id = s->id,
+                                   .version = s->version,
+                                   .sched = s->sched,
+                                   .block = s->infer.block,
+                                   .block_bytes = s->block_bytes,
+                                   .predictor = &s->predictor,
+                                   .job = res->job,
+                                   .compute_ns = res->compute_ns};
+
+    if (s->shadowed && s->arm == ARM_STABLE) {
+        shadow_offer(&o);
+    }
+}
+
 static void answer(struct infer_state *s, const struct infer_result *res)
 {
     struct http_ex *x = s->r->x;
@@ -762,6 +793,7 @@ static void answer(struct infer_state *s, const struct infer_result *res)
     count_end(s, ERR_OK, res->queue_ns, res->compute_ns);
     http_reply_end(x);
     capture(s, res->job);
+    offer(s, res);
 }
 
 static void on_done(struct infer *in, const struct infer_result *res)

@@ -220,7 +220,7 @@ static void put_sums(struct buf *b, const struct views *vs)
          offsetof(struct series_sum, in_flight)},
         {"weir_keyless_requests_total", "counter", "Requests without an assignment key.",
          offsetof(struct series_sum, keyless)},
-        {"weir_feedback_total", "counter", "Answers that were judged by feedback.",
+        {"weir_feedback_labelled_total", "counter", "Answers that feedback called correct or wrong.",
          offsetof(struct series_sum, feedback_n)},
         {"weir_feedback_correct_total", "counter", "Answers that feedback called correct.",
          offsetof(struct series_sum, feedback_correct)},
@@ -236,6 +236,19 @@ static void put_sums(struct buf *b, const struct views *vs)
             memcpy(&n, (const char *)&vs->v[i].sum + table[t].at, sizeof(n));
             arm_labels(b, table[t].name, &vs->v[i]);
             buf_addf(b, "} %llu\n", (unsigned long long)n);
+        }
+    }
+}
+
+static void put_feedback(struct buf *b, const struct views *vs)
+{
+    family(b, "weir_feedback_total", "counter", "Feedback that came for a model, by what became of it.");
+    for (size_t i = 0; i < vs->n_models; i++) {
+        const struct model *m = vs->models[i];
+
+        for (int k = 0; m->feedback && k < FEEDBACK_RESULTS; k++) {
+            buf_addf(b, "weir_feedback_total{model=\"%s\",result=\"%s\"} %llu\n", m->row.name, feedback_result_names[k],
+                     (unsigned long long)counter_get(&m->feedback[k]));
         }
     }
 }
@@ -362,6 +375,26 @@ static void put_rollouts(struct buf *b, const struct views *vs)
     buf_done(&paused);
     buf_done(&evidence);
     buf_done(&trip);
+}
+
+static void put_shadows(struct buf *b, const struct views *vs)
+{
+    family(
+        b, "weir_shadow_total", "counter",
+        "Copies of answered requests that a shadow got, by what became of them; run: candidate, or noise (the stable "
+        "version once more).");
+    for (size_t i = 0; i < vs->n_models; i++) {
+        const struct model *m = vs->models[i];
+
+        for (int k = 0; m->shadow && k < SHADOW_RUNS * SHADOW_RESULTS; k++) {
+            enum shadow_run run = (enum shadow_run)(k / SHADOW_RESULTS);
+            enum shadow_result result = (enum shadow_result)(k % SHADOW_RESULTS);
+
+            buf_addf(b, "weir_shadow_total{model=\"%s\",version=\"%lld\",run=\"%s\",result=\"%s\"} %llu\n", m->row.name,
+                     (long long)shadow_row(m->shadow)->version, run == SHADOW_NOISE ? "noise" : "candidate",
+                     shadow_result_names[result], (unsigned long long)shadow_total(m->shadow, run, result));
+        }
+    }
 }
 
 static void put_workers(struct buf *b, const struct views *vs)
@@ -572,10 +605,12 @@ void metrics_write(struct buf *b, struct control *c, const struct admin_facts *f
     put_histogram(b, &vs, "weir_queue_duration_seconds", SERIES_QUEUE, "Waiting for an instance.");
     put_histogram(b, &vs, "weir_compute_duration_seconds", SERIES_COMPUTE, "Running the model.");
     put_sums(b, &vs);
+    put_feedback(b, &vs);
     put_classes(b, &vs);
     put_models(b, &vs);
     put_shares(b, &vs);
     put_rollouts(b, &vs);
+    put_shadows(b, &vs);
     put_workers(b, &vs);
     put_queues(b, &vs);
     put_budget(b, &vs, control_budget(c));

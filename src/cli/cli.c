@@ -53,6 +53,13 @@ static const struct opt_row bench_options[] = {
     {"seed", 0, OPT_NUMBER, "N", "which users and samples come in which order (default 1)"},
     {"log", 0, OPT_TEXT, "FILE", "write one line of JSON a request to this file"},
 };
+static const struct opt_row feedback_options[] = {
+    {"label", 0, OPT_TEXT, "X", "the true class: right if it is the predicted one"},
+    {"correct", 0, OPT_TEXT, "yes|no", "whether it was right"},
+    {"reward", 0, OPT_TEXT, "R", "what it was worth, a number"},
+    {"supersede", 0, OPT_FLAG, NULL, "correct what was told before; the judge keeps what it was told first"},
+    {"file", 0, OPT_TEXT, "F|-", "many: a JSON object a line, {\"id\", \"label\" | \"correct\" | \"reward\"}"},
+};
 static const struct opt_row rollout_options[] = {
     {"version", 0, OPT_COUNT, "N", "start, promote: the version"},
     {"share", 0, OPT_SHARE, "P%", "start, set: the canary's share of the traffic; you move it on"},
@@ -70,6 +77,16 @@ static const struct opt_row experiment_options[] = {
     {"margin", 0, OPT_SHARE, "P%", "start: it may be shipped if it is worse by no more than this (default 0%)"},
     {"retry", 0, OPT_FLAG, NULL, "start: even if the version did harm before and is on hold"},
     {"force", 0, OPT_FLAG, NULL, "ship: though its time is not over, or its goal does not speak for it"},
+};
+static const struct opt_row shadow_options[] = {
+    {"version", 0, OPT_COUNT, "N", "start: the version that answers unseen"},
+    {"share", 0, OPT_SHARE, "P%", "start: of how many of the stable version's answers (default 10%)"},
+};
+static const struct opt_row backtest_options[] = {
+    {"since", 0, OPT_DURATION, "TIME", "requests of the last TIME (default 1d)"},
+    {"limit", 0, OPT_COUNT, "N", "at most so many requests (default 1000)"},
+    {"against", 0, OPT_TEXT, "WHAT", "recorded, the answers of then (default), or another version's number"},
+    {"file", 0, OPT_TEXT, "FILE", "captured requests from a file, or - for standard input"},
 };
 static const struct opt_row promote_options[] = {
     {"version", 0, OPT_COUNT, "N", "the version (default: the canary, else the newest one that is ready)"},
@@ -121,6 +138,14 @@ static const struct command commands[] = {
      "Sends the stable version's samples as many users, tells the server the true labels, and prints what came back:\n"
      "requests, errors, times and accuracy of each version and arm as this client saw them.\n",
      ROWS(bench_options), 1, 1, true, bench_run},
+    {"feedback", "NAME [ID]", "tell what became of an answer",
+     "Tells what became of the answer ID (its X-Request-Id) of the model NAME, or with --file of many. It is counted "
+     "for\n"
+     "the version and the arm that answered: accuracy and reward of both are compared, and judged, in a rollout.\n"
+     "The first word about an answer counts. Exit status 1 if a line of the file is refused; what is not remembered "
+     "any\n"
+     "more, or was told before, is only counted.\n",
+     ROWS(feedback_options), 1, 2, true, cli_feedback_run},
     {"rollout", "ACTION NAME", "show or change how a new version is put out",
      "ACTION is one of\n"
      "  show      where it is, what the judge says and why it stands still, both versions side by side\n"
@@ -155,6 +180,22 @@ static const struct command commands[] = {
      "never\n"
      "left memory. With nothing to take back it says so and fails.\n",
      NO_ROWS, 1, 1, true, rollback_run},
+    {"shadow", "ACTION NAME", "have a version answer unseen, and compare",
+     "ACTION is one of\n"
+     "  start     give --version copies of a --share of the requests that the stable version has answered\n"
+     "  status    what it answered otherwise, beside what the stable version answers otherwise when asked twice\n"
+     "            (the noise floor), its errors, its times, the largest differences\n"
+     "  stop      give it no more\n"
+     "No user sees its answers, and nobody waits for them: a copy runs as sheddable work after the answer has gone "
+     "out,\n"
+     "and is dropped, and counted, when there is no room. It ends by itself when the version begins to take traffic.\n",
+     ROWS(shadow_options), 2, 2, true, shadow_run},
+    {"backtest", "NAME@VERSION", "replay captured requests against a version",
+     "Sends requests that were captured to a version of NAME, before any user sees it, and compares its answers with\n"
+     "those of then, or with another version's; with the labels of their feedback it says which side is more often\n"
+     "right. FILE holds captured requests and feedback as the server exports them, one JSON object a line.\n"
+     "Exit status 1 if nothing could be replayed.\n",
+     ROWS(backtest_options), 1, 1, true, backtest_run},
     {"history", "NAME", "what happened to a model, newest first",
      "Prints the model's history: time, kind, version, and what was done. With --at: who served which share then.\n",
      ROWS(history_options), 1, 1, true, history_run},

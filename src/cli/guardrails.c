@@ -3,6 +3,10 @@
  *
  *   errors     0.52 % 61/11.8k   0.50 % 6/1,204    ▮▯▯▯▯▯ 0.3 of 6.0   PASS
  *              ·······├───●┼───┤···············  0.96× (0.41× to 2.1×)
+ *   reward     0.624 n 1,204     0.611 n 98        ▮▯▯▯▯▯ 0.8 of 6.0   PASS
+ *              difference -0.013 (-0.081 to +0.055)
+ *
+ * Those that are known by feedback are there once feedback is.
  */
 #include "cli/guardrails.h"
 
@@ -112,6 +116,31 @@ static double number_of(yyjson_val *v, double otherwise)
     return yyjson_is_num(v) ? yyjson_get_num(v) : otherwise;
 }
 
+static bool is_reward(const char *metric)
+{
+    return strcmp(metric, "reward") == 0;
+}
+
+/* Nobody has sent feedback of this kind. */
+static bool is_silent(yyjson_val *finding, const char *metric)
+{
+    return (is_reward(metric) || strcmp(metric, "wrong") == 0) &&
+           get_count(yyjson_obj_get(finding, "stable"), "answered") +
+                   get_count(yyjson_obj_get(finding, "canary"), "answered") ==
+               0;
+}
+
+/* 0.624 n 1,204 */
+static void mean_cell(struct buf *out, yyjson_val *arm)
+{
+    uint64_t n = get_count(arm, "answered");
+    show_ratio(out, n ? get_number(arm, "rate") : NAN);
+    if (n) {
+        BUF_LIT(out, " n ");
+        show_brief(out, n);
+    }
+}
+
 /* 0.52 % 61/11.8k; of a version that is judged by what it did before: 0.52 % */
 static void arm_cell(struct buf *out, yyjson_val *arm, bool before)
 {
@@ -128,7 +157,9 @@ static void arm_cell(struct buf *out, yyjson_val *arm, bool before)
 /* How many times the stable's risk is tolerated, by the policy's margins. */
 static double tolerated(yyjson_val *policy, const char *metric)
 {
-    const char *text = get_text(policy, strncmp(metric, "slow", 4) == 0 ? "slow_margin" : "margin");
+    const char *text = get_text(policy, strncmp(metric, "slow", 4) == 0 ? "slow_margin"
+                                        : strcmp(metric, "wrong") == 0  ? "wrong_margin"
+                                                                        : "margin");
     uint64_t bp = 0;
     return text && parse_share(str_of(text), &bp) ? 1 + (double)bp / 10000 : 1;
 }
@@ -170,12 +201,30 @@ static void risk_line(struct buf *out, yyjson_val *finding, double limit, const 
     BUF_LIT(out, "\n");
 }
 
+static void difference_line(struct buf *out, yyjson_val *finding, const struct page_style *s)
+{
+    yyjson_val *d = yyjson_obj_get(finding, "difference");
+    show_column(out, out->n, AT_STABLE);
+    if (isnan(get_number(d, "mid"))) {
+        show_paint(out, s->colour, PAINT_FAINT);
+        BUF_LIT(out, "nothing to tell a difference from yet");
+        show_paint(out, s->colour, PAINT_PLAIN);
+    } else {
+        buf_addf(out, "difference %+.3g (%+.3g to %+.3g)", get_number(d, "mid"), get_number(d, "low"),
+                 get_number(d, "high"));
+    }
+    BUF_LIT(out, "\n");
+}
+
 static void guardrail(struct buf *out, yyjson_val *finding, yyjson_val *policy, bool soaked, const struct page_style *s)
 {
     const char *metric = get_text(finding, "metric"), *name = metric ? metric : "-";
     const char *verdict = get_text(finding, "verdict");
     double evidence = get_number(finding, "ln_e"), by_limit = get_number(finding, "ln_e_limit");
     size_t line = out->n, at;
+    if (is_silent(finding, name)) {
+        return;
+    }
     show_column(out, line, AT_NAME);
     at = out->n;
     show_textz(out, name);
@@ -183,15 +232,26 @@ static void guardrail(struct buf *out, yyjson_val *finding, yyjson_val *policy, 
         out->p[at] = out->p[at] == '_' ? ' ' : out->p[at];
     }
     show_column(out, line, AT_STABLE);
-    arm_cell(out, yyjson_obj_get(finding, "stable"), soaked);
-    show_column(out, line, AT_CANARY);
-    arm_cell(out, yyjson_obj_get(finding, "canary"), false);
+    if (is_reward(name)) {
+        mean_cell(out, yyjson_obj_get(finding, "stable"));
+        show_column(out, line, AT_CANARY);
+        mean_cell(out, yyjson_obj_get(finding, "canary"));
+    } else {
+        arm_cell(out, yyjson_obj_get(finding, "stable"), soaked);
+        show_column(out, line, AT_CANARY);
+        arm_cell(out, yyjson_obj_get(finding, "canary"), false);
+    }
     show_column(out, line, AT_EVIDENCE);
     meter_show(out, by_limit > evidence ? by_limit : evidence, get_number(finding, "trip"), s);
     show_column(out, line, AT_WORD);
     verdict_show(out, verdict, s);
     buf_addz(out, get_flag(finding, "dry") ? " (dry)\n" : "\n");
-    if (!soaked) {
+    if (soaked) {
+        return;
+    }
+    if (is_reward(name)) {
+        difference_line(out, finding, s);
+    } else {
         risk_line(out, finding, tolerated(policy, name), s);
     }
 }

@@ -224,6 +224,30 @@ static void version_text(struct cli *c, yyjson_val *v)
     stats_text(out, yyjson_obj_get(v, "stats"));
 }
 
+/* feedback 120 joined, 3 orphan, 0 late, …; nothing while none came. */
+static void feedback_text(struct buf *out, yyjson_val *results)
+{
+    yyjson_val *name, *n;
+    size_t i, max;
+    uint64_t all = 0;
+    yyjson_obj_foreach(results, i, max, name, n)
+    {
+        all += yyjson_get_uint(n);
+    }
+    if (all == 0) {
+        return;
+    }
+    BUF_LIT(out, "  feedback");
+    yyjson_obj_foreach(results, i, max, name, n)
+    {
+        buf_addz(out, i > 0 ? ", " : " ");
+        show_count(out, yyjson_get_uint(n));
+        BUF_LIT(out, " ");
+        show_textz(out, yyjson_get_str(name));
+    }
+    BUF_LIT(out, "\n");
+}
+
 static void show_model(struct cli *c, yyjson_val *m)
 {
     struct buf *out = &c->out;
@@ -248,6 +272,7 @@ static void show_model(struct cli *c, yyjson_val *m)
         }
         buf_addf(out, " (weir rollout show %s)\n", get_text(m, "name") ? get_text(m, "name") : "");
     }
+    feedback_text(out, yyjson_obj_get(m, "feedback"));
     yyjson_arr_foreach(yyjson_obj_get(m, "versions"), i, max, v)
     {
         version_text(c, v);

@@ -110,6 +110,7 @@ static void write_change(struct store *s, struct store_job *job)
                               .rollout = ch->has_rollout ? &ch->rollout_row : NULL,
                               .rollout_ended = ch->has_ended ? &ch->ended_row : NULL,
                               .lift = ch->has_lift ? &ch->lift_row : NULL,
+                              .shadow = ch->has_shadow ? &ch->shadow_row : NULL,
                               .history = &ch->history_row};
 
     if (store_apply(s, &sc, &j->err) == ERR_OK) {

@@ -15,6 +15,7 @@
  * longer than that plus ten times the p99 of whole requests plus a second.
  *
  * Thread: control. */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <yyjson.h>
@@ -49,13 +50,46 @@ static void put_numbers(struct buf *b, const uint64_t *n, size_t count)
     }
 }
 
+/* Of old, strata had the four kinds of bad answer that are known at once; what came later stands behind them. */
+enum { AT_ONCE = METRIC_WRONG * JUDGE_ARMS };
+
+static void put_values(struct buf *b, const struct judge_values *v)
+{
+    json_comma(b);
+    buf_addf(b, "[%llu,%llu,", (unsigned long long)v->count, (unsigned long long)v->weight2);
+    json_f64(b, v->square);
+    put_numbers(b, v->n, STATS_GROUPS);
+    for (size_t g = 0; g < STATS_GROUPS; g++) {
+        json_comma(b);
+        json_f64(b, v->y[g]);
+    }
+    BUF_LIT(b, "]");
+}
+
+/* What feedback said, by metric, an array an arm; nothing of what it said nothing of. */
+static void put_feedback(struct buf *b, const struct judge_counts *c)
+{
+    json_key(b, "feedback");
+    BUF_LIT(b, "{");
+    for (size_t k = 0; k < JUDGE_VALUES; k++) {
+        if (c->values[k][JUDGE_STABLE].count + c->values[k][JUDGE_CANARY].count > 0) {
+            json_key(b, judge_metric_names[METRIC_WRONG + k]);
+            BUF_LIT(b, "[");
+            put_values(b, &c->values[k][JUDGE_STABLE]);
+            put_values(b, &c->values[k][JUDGE_CANARY]);
+            BUF_LIT(b, "]");
+        }
+    }
+    BUF_LIT(b, "}");
+}
+
 char *counts_text(const struct model *m)
 {
     const struct judge_counts *c = &m->counts;
     struct buf b;
     char *text;
 
-    buf_init(&b, 64 << 10);
+    buf_init(&b, 256 << 10);
     BUF_LIT(&b, "{\"slow_ns\":[");
     put_numbers(&b, c->slow_ns, 2);
     buf_addf(&b, "],\"wait_ns\":%llu,\"baseline\":[", (unsigned long long)c->wait_ns);
@@ -71,11 +105,15 @@ char *counts_text(const struct model *m)
         buf_addf(&b, "[%u", s->share_bp);
         put_numbers(&b, s->answered, JUDGE_ARMS);
         put_numbers(&b, s->exposed, JUDGE_ARMS);
-        put_numbers(&b, &s->bad[0][0], (size_t)METRIC_COUNT * JUDGE_ARMS);
-        put_numbers(&b, &s->all[0][0], (size_t)METRIC_COUNT * JUDGE_ARMS);
+        put_numbers(&b, &s->bad[0][0], AT_ONCE);
+        put_numbers(&b, &s->all[0][0], AT_ONCE);
+        put_numbers(&b, s->labelled, JUDGE_ARMS);
+        put_numbers(&b, s->bad[METRIC_WRONG], JUDGE_ARMS);
+        put_numbers(&b, s->all[METRIC_WRONG], JUDGE_ARMS);
         BUF_LIT(&b, "]");
     }
     BUF_LIT(&b, "]");
+    put_feedback(&b, c);
     if (m->values) {
         BUF_LIT(&b, ",\"goal\":");
         goal_counts_json(&b, m->values);
@@ -108,9 +146,52 @@ static bool read_stratum(yyjson_val *arr, struct judge_stratum *s)
         return false;
     }
     s->share_bp = (uint32_t)share;
-    return get_numbers(arr, &at, s->answered, JUDGE_ARMS) && get_numbers(arr, &at, s->exposed, JUDGE_ARMS) &&
-           get_numbers(arr, &at, &s->bad[0][0], (size_t)METRIC_COUNT * JUDGE_ARMS) &&
-           get_numbers(arr, &at, &s->all[0][0], (size_t)METRIC_COUNT * JUDGE_ARMS);
+    if (!get_numbers(arr, &at, s->answered, JUDGE_ARMS) || !get_numbers(arr, &at, s->exposed, JUDGE_ARMS) ||
+        !get_numbers(arr, &at, &s->bad[0][0], AT_ONCE) || !get_numbers(arr, &at, &s->all[0][0], AT_ONCE)) {
+        return false;
+    }
+    return at == yyjson_arr_size(arr) ||
+           (get_numbers(arr, &at, s->labelled, JUDGE_ARMS) && get_numbers(arr, &at, s->bad[METRIC_WRONG], JUDGE_ARMS) &&
+            get_numbers(arr, &at, s->all[METRIC_WRONG], JUDGE_ARMS));
+}
+
+static bool read_values(yyjson_val *arr, struct judge_values *v)
+{
+    size_t at = 0;
+    uint64_t head[2];
+
+    if (!get_numbers(arr, &at, head, COUNT_OF(head)) || !yyjson_is_num(yyjson_arr_get(arr, at))) {
+        return false;
+    }
+    v->count = head[0];
+    v->weight2 = head[1];
+    v->square = yyjson_get_num(yyjson_arr_get(arr, at++));
+    if (!get_numbers(arr, &at, v->n, STATS_GROUPS)) {
+        return false;
+    }
+    for (size_t g = 0; g < STATS_GROUPS; g++) {
+        yyjson_val *y = yyjson_arr_get(arr, at++);
+
+        if (!yyjson_is_num(y)) {
+            return false;
+        }
+        v->y[g] = yyjson_get_num(y);
+    }
+    return true;
+}
+
+static bool read_feedback(yyjson_val *feedback, struct judge_counts *c)
+{
+    bool ok = true;
+
+    for (size_t k = 0; ok && k < JUDGE_VALUES; k++) {
+        yyjson_val *arms = yyjson_obj_get(feedback, judge_metric_names[METRIC_WRONG + k]);
+
+        for (size_t a = 0; ok && arms && a < JUDGE_ARMS; a++) {
+            ok = read_values(yyjson_arr_get(arms, a), &c->values[k][a]);
+        }
+    }
+    return ok;
 }
 
 /* What can not be read is as if nothing had been counted: that convicts nobody. */
@@ -124,12 +205,15 @@ static void counts_read(struct model *m, const char *text)
 
     m->counts.wait_ns = yyjson_get_uint(yyjson_obj_get(root, "wait_ns"));
     for (int k = 0; ok && k < METRIC_COUNT; k++) {
-        m->baseline[k] = yyjson_get_num(yyjson_arr_get(yyjson_obj_get(root, "baseline"), (size_t)k));
+        yyjson_val *v = yyjson_arr_get(yyjson_obj_get(root, "baseline"), (size_t)k);
+
+        m->baseline[k] = v ? yyjson_get_num(v) : 1; /* an older release's: not known */
     }
     for (size_t i = 0; ok && i < yyjson_arr_size(strata); i++) {
         ok = read_stratum(yyjson_arr_get(strata, i), &m->counts.stratum[i]);
         m->counts.n = i + 1;
     }
+    ok = ok && read_feedback(yyjson_obj_get(root, "feedback"), &m->counts);
     if (!ok) {
         m->counts = (struct judge_counts){0};
     }
@@ -163,6 +247,25 @@ static void new_goal(struct model *m)
     }
 }
 
+/* What the guardrails of feedback have counted would tell the goal's result. */
+static void hide_feedback(struct judgement *j)
+{
+    for (unsigned k = METRIC_WRONG; k < METRIC_COUNT; k++) {
+        struct judge_finding *f = &j->finding[k];
+
+        *f = (struct judge_finding){.verdict = f->verdict,
+                                    .dry = f->dry,
+                                    .by_limit = f->by_limit,
+                                    .trip = f->trip,
+                                    .difference = {-INFINITY, NAN, INFINITY},
+                                    .risk = {0, 1, INFINITY},
+                                    .requests_left = INFINITY};
+    }
+    if (j->worst >= METRIC_WRONG && j->verdict == VERDICT_INCONCLUSIVE) {
+        snprintf(j->text, sizeof(j->text), "a suspicion, no proof yet, by feedback that can not be compared");
+    }
+}
+
 static void find_result(struct model *m)
 {
     if (m->goal) {
@@ -171,6 +274,9 @@ static void find_result(struct model *m)
     if (m->values) {
         experiment_judge(&m->policy.experiment, m->values, m->rollout.stable, m->rollout.canary,
                          m->progress.invalid || (experiment_running(m) && m->judgement.ratio_broken), &m->finding);
+        if (m->finding.result == RESULT_HIDDEN) {
+            hide_feedback(&m->judgement);
+        }
     }
 }
 
@@ -233,29 +339,35 @@ void conduct_begin(struct model *m)
     freeze(m);
 }
 
-static void sum_arm(const struct judge_counts *c, int arm, uint64_t *answered, uint64_t all[METRIC_COUNT])
+static struct judge_stratum sum_strata(const struct judge_counts *c, int arm)
 {
-    *answered = 0;
-    memset(all, 0, METRIC_COUNT * sizeof(all[0]));
+    struct judge_stratum sum = {0};
+
     for (size_t i = 0; i < c->n; i++) {
-        *answered += c->stratum[i].answered[arm];
+        sum.answered[arm] += c->stratum[i].answered[arm];
+        sum.labelled[arm] += c->stratum[i].labelled[arm];
         for (int k = 0; k < METRIC_COUNT; k++) {
-            all[k] += c->stratum[i].all[k][arm];
+            sum.all[k][arm] += c->stratum[i].all[k][arm];
         }
     }
+    return sum;
 }
 
 /* What the stable one did is the baseline; nothing is counted of the soak yet. */
 static void soak_counts(struct model *m)
 {
-    uint64_t answered, all[METRIC_COUNT];
+    const struct judge_stratum sum = sum_strata(&m->counts, JUDGE_STABLE);
+    uint64_t answered = sum.answered[JUDGE_STABLE], labelled = sum.labelled[JUDGE_STABLE];
 
-    sum_arm(&m->counts, JUDGE_STABLE, &answered, all);
     for (int k = 0; k < METRIC_COUNT; k++) {
-        m->baseline[k] = answered > 0 ? (double)all[k] / (double)answered : 0;
+        m->baseline[k] = answered > 0 ? (double)sum.all[k][JUDGE_STABLE] / (double)answered : 0;
     }
+    m->baseline[METRIC_WRONG] =
+        labelled >= JUDGE_LABELS_LEAST ? (double)sum.all[METRIC_WRONG][JUDGE_STABLE] / (double)labelled : 1;
+    m->baseline[METRIC_REWARD] = 1;
     m->counts.n = 0;
     memset(m->counts.stratum, 0, sizeof(m->counts.stratum));
+    memset(m->counts.values, 0, sizeof(m->counts.values));
 }
 
 void conduct_soak(struct model *m)

@@ -238,7 +238,7 @@ static bool is_wanted(const struct version *v)
     int64_t n = v->row.number;
 
     return n == m->row.stable || n == m->row.previous || (rollout_running(m) && n == m->rollout.canary) ||
-           v == model_newest(m) || v->claims > 0;
+           v == model_newest(m) || v->claims > 0 || version_in_shadow(v);
 }
 
 bool version_in_rollout(const struct version *v)
@@ -258,7 +258,8 @@ static void ignore(void *ctx, const struct err *e)
 
 static void version_reconcile(struct version *v)
 {
-    bool wanted = is_wanted(v), lazy = v->model->family->load == LOAD_LAZY && !version_in_rollout(v);
+    bool wanted = is_wanted(v),
+         lazy = v->model->family->load == LOAD_LAZY && !version_in_rollout(v) && !version_in_shadow(v);
 
     if (v->model->control->stopping) {
         return;
@@ -280,6 +281,7 @@ static void version_reconcile(struct version *v)
 
 void model_reconcile(struct model *m)
 {
+    shadow_look(m);
     for (size_t i = 0; i < m->n_versions; i++) {
         version_reconcile(m->versions[i]);
     }
@@ -412,6 +414,13 @@ static void take_state(struct control *c, struct store_state *st)
             hold_add(m, &st->holds[i]);
         }
     }
+    for (size_t i = 0; i < st->n_shadows; i++) {
+        struct model *m = control_model(c, str_of(st->shadows[i].model));
+
+        if (m) {
+            shadow_take(m, &st->shadows[i]);
+        }
+    }
 }
 
 static void on_state(struct task *t)
@@ -532,8 +541,10 @@ void control_free(struct control *c)
         tally_free(m->tally);
         goal_free(m->goal);
         free(m->values);
+        shadow_free(m->shadow);
         free(m->evidence);
         free(m->holds);
+        free(m->feedback);
         free(m->versions);
         free(m);
     }

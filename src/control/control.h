@@ -5,9 +5,9 @@
  * Everything here belongs to the control thread, which runs one loop and never blocks: the disk is the store thread's,
  * loading is the workers'. Calls with a `done` finish later on the same loop, exactly once.
  *
- * Which versions are wanted: the stable one, the one before it, the canary, and the newest. They are loaded when the
- * server starts (families with load: lazy on first use), as far as the memory budget goes (inference/budget.h); what
- * has no room is cold: it is loaded on first use, once, while its callers wait.
+ * Which versions are wanted: the stable one, the one before it, the canary, the shadow and the newest. They are loaded
+ * when the server starts (families with load: lazy on first use), as far as the memory budget goes
+ * (inference/budget.h); what has no room is cold: it is loaded on first use, once, while its callers wait.
  *
  * A load that somebody asks for (a push, a rollout, a rollback, a first use) may send idle versions out of memory:
  * first those that serve nobody (pushed and never released), then the one before the stable, then stable ones, each the
@@ -20,6 +20,7 @@
 #include "base/conf.h"
 #include "control/rollout.h"
 #include "control/router.h"
+#include "control/shadow.h"
 #include "control/tally.h"
 #include "inference/budget.h"
 #include "inference/pool.h"
@@ -144,12 +145,15 @@ struct model {
     struct judgement judgement;    /* the last one; of an ended rollout: the one it ended with */
     struct judge_counts counts;    /* what it was judged on */
     struct tally *tally;           /* NULL unless a rollout runs or soaks */
-    double baseline[METRIC_COUNT]; /* the stable's shares of bad answers in the whole rollout: for the soak */
+    double baseline[METRIC_COUNT]; /* the stable's shares of bad answers in the whole rollout, 1: not known */
     struct goal *goal;             /* NULL unless an experiment runs */
     struct goal_counts *values;    /* of the running or the last rollout, if that is an experiment: what it counted, */
     struct experiment_finding finding; /* and what that says */
-    struct hold_row *holds;            /* artifacts of it that did harm */
+    struct shadow *shadow;        /* the running or the last one since the start; NULL: there was none, or no memory */
+    struct shadow_row shadow_row; /* version 0: none runs */
+    struct hold_row *holds;       /* artifacts of it that did harm */
     size_t n_holds;
+    _Atomic uint64_t *feedback; /* by enum feedback_result, since the server started, by connection threads; or NULL */
     /* private to control */
     struct control *control;
     struct change *changing, *next_change; /* a change that is being written, and those behind it */
@@ -159,6 +163,7 @@ struct model {
     bool judged;                           /* judgement says something */
     bool ordered;                          /* what a judgement asked for is on its way */
     bool saving;                           /* its progress is */
+    bool shadow_ending;                    /* by itself; it is being written */
     int told, told_result;                 /* the verdict and the result of a goal that history has */
     uint64_t told_us;
 };
@@ -238,6 +243,22 @@ struct rollback_result {
  * ERR_CONFLICT: nothing to roll back. Wins over a change in progress. */
 void control_rollback(struct control *c, struct str model, struct str actor, bool abort_only,
                       void (*done)(void *ctx, const struct rollback_result *r, const struct err *e), void *ctx);
+
+/* ---- shadows ---- */
+bool shadow_running(const struct model *m);
+/* Loads the version and has it run copies of share_bp of the stable's answers. One that runs is replaced. ERR_CONFLICT:
+ * the version takes traffic; ERR_REFUSED: it takes other inputs or gives other outputs than the stable one. It ends by
+ * itself when its version begins to take traffic. */
+void control_shadow_start(struct control *c, struct str model, int64_t number, uint32_t share_bp, struct str actor,
+                          void (*done)(void *ctx, const struct err *e), void *ctx);
+void control_shadow_stop(struct control *c, struct str model, struct str actor,
+                         void (*done)(void *ctx, const struct err *e), void *ctx);
+struct shadow_sum {
+    const struct shadow *shadow; /* that it is of; valid during done */
+    struct diff_sum diff[SHADOW_RUNS];
+};
+/* Adds up what all threads have compared, of m->shadow, which is not NULL. The sum is valid during done. */
+void control_shadow_sum(struct model *m, void (*done)(void *ctx, const struct shadow_sum *sum), void *ctx);
 
 /* ---- first use: by connection threads ---- */
 /* Loads a cold version. done() comes once, on home's thread, when it is ready or why it is not. Until then w is

@@ -54,8 +54,9 @@ struct series *control_series(struct control *c);
 /* Its numbers go to the version's retired ones; it is freed when no request holds it any more. The next control_publish
  * is the first that does not name it: there is one, soon. */
 void control_retire(struct control *c, struct version *v, struct series *s);
-void control_retire_tally(struct control *c, struct tally *t); /* the same for a tally; NULL is fine */
-void control_retire_goal(struct control *c, struct goal *g);   /* and for a goal */
+void control_retire_tally(struct control *c, struct tally *t);   /* the same for a tally; NULL is fine */
+void control_retire_goal(struct control *c, struct goal *g);     /* for a goal */
+void control_retire_shadow(struct control *c, struct shadow *s); /* and for a shadow; NULL is fine */
 /* fn(arg) on this loop after every connection thread has been through its loop once more. */
 void control_grace(struct control *c, void (*fn)(struct control *c, void *arg), void *arg);
 /* Frees the retired series that are idle; once in a while. */
@@ -113,8 +114,9 @@ struct change {
     struct version_row version_row;
     struct rollout_row rollout_row, ended_row;
     struct hold_row lift_row;
+    struct shadow_row shadow_row;
     struct history_row history_row;
-    bool has_model, has_version, has_rollout, has_ended, has_lift;
+    bool has_model, has_version, has_rollout, has_ended, has_lift, has_shadow;
     /* of rollout_row, for when it is in force */
     struct rollout_policy policy;
     struct rollout_progress progress;
@@ -177,6 +179,13 @@ extern const uint32_t soak_share; /* of the stratum that a soak is counted in */
 struct rollout_row rollout_row_ahead(const struct change *ch, bool soak);
 /* The row of a rollout whose soak is over, with its texts. */
 struct rollout_row soak_over(const struct model *m, const char *why);
+
+/* ---- shadow_change.c ---- */
+/* A shadow as it was in the store, or as it has just been ordered: it counts from now on. */
+void shadow_take(struct model *m, const struct shadow_row *row);
+/* Ends a shadow whose version has begun to take traffic. */
+void shadow_look(struct model *m);
+bool version_in_shadow(const struct version *v);
 
 /* ---- undo.c: the way back ---- */
 /* Acts before it returns. harm: the version's artifact is put on hold. done may be NULL. */

@@ -2,7 +2,8 @@
 /* The judge: adds up the evidence of stats.h, holds it against one height, and says in a sentence what it found.
  *
  * Bad answers in both arms are the events of a comparison, those of the candidate its share of them: so a comparison
- * asks for no rate of the stable, and holds while both rates move together.
+ * asks for no rate of the stable, and holds while both rates move together. What is known by feedback is a comparison
+ * of means.
  *
  * Pure. */
 #include "control/judge.h"
@@ -13,10 +14,9 @@
 
 #include "base/json.h"
 
-const char *const judge_metric_names[] = {[METRIC_ERRORS] = "errors",
-                                          [METRIC_SLOW95] = "slow_p95",
-                                          [METRIC_SLOW99] = "slow_p99",
-                                          [METRIC_INVALID] = "invalid"};
+const char *const judge_metric_names[] = {
+    [METRIC_ERRORS] = "errors",   [METRIC_SLOW95] = "slow_p95", [METRIC_SLOW99] = "slow_p99",
+    [METRIC_INVALID] = "invalid", [METRIC_WRONG] = "wrong",     [METRIC_REWARD] = "reward"};
 const char *const verdict_names[] = {[VERDICT_PASS] = "pass",
                                      [VERDICT_FAIL] = "fail",
                                      [VERDICT_INCONCLUSIVE] = "inconclusive",
@@ -26,6 +26,10 @@ const char *const verdict_names[] = {[VERDICT_PASS] = "pass",
 static const double risk_alpha = .05;             /* of the interval that is shown */
 static const double ratio_trip = 6.9077552789821; /* ln 1000 */
 static const double told_risk = 2;                /* requests_left: until this would be seen */
+static const double feedback_part = .1;           /* of alpha: for the guardrails that are known by feedback */
+static const double groups_least = 20;            /* of users, that the values of an arm are worth */
+static const double values_tuning = 1000;         /* how many values the comparison of means is best at */
+static const double ln_e_most = 700;              /* as much evidence as anybody needs */
 
 static double share_of(const struct judge_stratum *s)
 {
@@ -40,13 +44,16 @@ static double rate_of(uint64_t part, uint64_t whole)
 /* ---- evidence ---- */
 
 /* The height at which a guardrail fails: alpha is split over those that can. */
-static double trip_of(const struct judge_rule *rule)
+static double trip_of(const struct judge_rule *rule, size_t metric)
 {
-    unsigned n = 0;
+    unsigned n = 0, others = 0;
     for (size_t m = 0; m < METRIC_COUNT; m++) {
-        n += !rule->dry[m];
+        bool beside = metric_by_feedback(m) == metric_by_feedback(metric);
+        n += beside && !rule->dry[m];
+        others += !beside && !rule->dry[m];
     }
-    return log(MAX(n, 1u) / rule->alpha);
+    double part = others == 0 ? 1 : metric_by_feedback(metric) ? feedback_part : 1 - feedback_part;
+    return log(MAX(n, 1u) / (rule->alpha * part));
 }
 
 static double limit_ln_e(double limit, uint64_t bad, uint64_t answered)
@@ -83,28 +90,134 @@ static double requests_left(const struct judge_finding *f, const struct stats_st
     return ceil(MAX(left, 0) * needed / rate_of(bad, answered));
 }
 
-static void compare(const struct judge_rule *rule, const struct judge_counts *c, size_t m, struct judge_finding *f)
+/* The answers among which the bad ones of a kind are. */
+static const uint64_t *whole_of(const struct judge_stratum *s, size_t m)
 {
-    struct stats_stratum s[JUDGE_STRATA];
+    return m == METRIC_WRONG ? s->labelled : s->answered;
+}
+
+static void add_up(const struct judge_rule *rule, const struct judge_counts *c, size_t m, struct judge_finding *f)
+{
     for (size_t i = 0; i < c->n; i++) {
         const struct judge_stratum *from = &c->stratum[i];
-        const uint64_t *bad = from->bad[m];
-        s[i] = (struct stats_stratum){share_of(from), bad[JUDGE_CANARY], bad[JUDGE_CANARY] + bad[JUDGE_STABLE]};
         for (size_t arm = 0; arm < JUDGE_ARMS; arm++) {
-            f->answered[arm] += from->answered[arm];
-            f->bad[arm] += bad[arm];
+            f->answered[arm] += whole_of(from, m)[arm];
+            f->bad[arm] += from->bad[m][arm];
             f->all[arm] += from->all[m][arm];
         }
     }
     for (size_t arm = 0; arm < JUDGE_ARMS; arm++) {
         f->rate[arm] = rate_of(f->all[arm], f->answered[arm]);
     }
-    f->ln_e = stats_strata_ln_e(s, c->n, rule->margin[m], STATS_ABOVE);
     f->ln_e_limit = limit_ln_e(rule->limit[m], f->bad[JUDGE_CANARY], f->answered[JUDGE_CANARY]);
     f->by_limit = f->ln_e_limit >= f->trip;
+}
+
+static void compare(const struct judge_rule *rule, const struct judge_counts *c, size_t m, struct judge_finding *f)
+{
+    struct stats_stratum s[JUDGE_STRATA];
+    for (size_t i = 0; i < c->n; i++) {
+        const uint64_t *bad = c->stratum[i].bad[m];
+        s[i] =
+            (struct stats_stratum){share_of(&c->stratum[i]), bad[JUDGE_CANARY], bad[JUDGE_CANARY] + bad[JUDGE_STABLE]};
+    }
+    add_up(rule, c, m, f);
+    f->ln_e = stats_strata_ln_e(s, c->n, rule->margin[m], STATS_ABOVE);
     f->risk = stats_risk(s, c->n, risk_alpha);
     f->requests_left = requests_left(f, s, c->n);
 }
+
+/* ---- means of what feedback says ---- */
+
+/* An arm's mean, and how many equal values, and groups of users with as many each, would tell as much. */
+struct sample {
+    struct stats_mean mean;
+    double values, groups;
+};
+
+static struct sample sample_of(const struct judge_values *v)
+{
+    double sum = 0, squares = 0;
+    for (size_t g = 0; g < STATS_GROUPS; g++) {
+        sum += (double)v->n[g];
+        squares += (double)v->n[g] * (double)v->n[g];
+    }
+    return (struct sample){.mean = stats_grouped(v->y, v->n, STATS_GROUPS),
+                           .values = v->weight2 > 0 ? sum * sum / (double)v->weight2 : 0,
+                           .groups = squares > 0 ? sum * sum / squares : 0};
+}
+
+/* The variance of one value, of both arms together. */
+static double spread_of(const struct judge_values v[JUDGE_ARMS])
+{
+    double n = 0, y = 0, square = 0;
+    for (size_t arm = 0; arm < JUDGE_ARMS; arm++) {
+        square += v[arm].square;
+        for (size_t g = 0; g < STATS_GROUPS; g++) {
+            n += (double)v[arm].n[g];
+            y += v[arm].y[g];
+        }
+    }
+    return n > 0 ? MAX(square / n - y / n * (y / n), 0) : 0;
+}
+
+static struct stats_mean times_mean(struct stats_mean m, double factor)
+{
+    return (struct stats_mean){.n = m.n, .mean = m.mean * factor, .se = m.se * fabs(factor)};
+}
+
+/* What of it speaks against the candidate; and the intervals that are shown. */
+static void differ(const struct judge_rule *rule, size_t m, const struct stats_mean *stable,
+                   const struct stats_mean *canary, struct judge_finding *f)
+{
+    struct stats_lift shown = stats_difference(stable, canary, false, false, risk_alpha, values_tuning), harm;
+    struct stats_mean bar;
+    f->difference = (struct stats_interval){shown.low, shown.lift, shown.high};
+    if (m == METRIC_WRONG) {
+        bar = times_mean(*stable, 1 + rule->margin[m]);
+        harm = stats_difference(&bar, canary, false, true, exp(-f->trip), values_tuning);
+        shown = stats_difference(stable, canary, true, false, risk_alpha, values_tuning);
+        if (isfinite(shown.lift)) { /* not where the stable has none */
+            f->risk = (struct stats_interval){MAX(1 + shown.low, 0), 1 + shown.lift, 1 + shown.high};
+        }
+    } else {
+        bar = times_mean(*stable, stable->mean > 0 ? 1 - rule->margin[m] : 1 + rule->margin[m]);
+        harm = stats_difference(canary, &bar, false, true, exp(-f->trip), values_tuning);
+    }
+    f->ln_e = harm.p < 1 ? MIN(-log(harm.p), ln_e_most) : 0;
+}
+
+/* False: there is not enough of it to compare. */
+static bool compare_values(const struct judge_rule *rule, const struct judge_counts *c, size_t m,
+                           struct judge_finding *f)
+{
+    const struct judge_values *v = c->values[m - METRIC_WRONG];
+    double spread = spread_of(v);
+    struct sample s[JUDGE_ARMS];
+    bool enough = true;
+    if (m == METRIC_WRONG) {
+        add_up(rule, c, m, f);
+    }
+    for (size_t arm = 0; arm < JUDGE_ARMS; arm++) {
+        s[arm] = sample_of(&v[arm]);
+        enough &= v[arm].count >= JUDGE_LABELS_LEAST && s[arm].groups >= groups_least;
+        if (m == METRIC_REWARD) {
+            f->answered[arm] = v[arm].count;
+            f->rate[arm] = s[arm].mean.mean;
+        }
+    }
+    if (!enough) {
+        return false;
+    }
+    for (size_t arm = 0; arm < JUDGE_ARMS; arm++) {
+        s[arm].mean.se = MAX(s[arm].mean.se, sqrt(spread / s[arm].values));
+        s[arm].mean.n = 2 / (1 / s[JUDGE_STABLE].values + 1 / s[JUDGE_CANARY].values);
+    }
+    differ(rule, m, &s[JUDGE_STABLE].mean, &s[JUDGE_CANARY].mean, f);
+    return true;
+}
+
+/* ---- the judgement of it all ---- */
 
 static void ratio(const struct judge_counts *c, struct judgement *out)
 {
@@ -129,7 +242,8 @@ static size_t most_evident(const struct judgement *j, bool dry)
     for (size_t m = 0; m < METRIC_COUNT; m++) {
         const struct judge_finding *f = &j->finding[m];
         double here = MAX(f->ln_e, f->ln_e_limit);
-        if (f->dry == dry && here > most) {
+        bool silent = metric_by_feedback(m) && f->verdict == VERDICT_NODATA;
+        if (f->dry == dry && !silent && here > most) {
             best = m;
             most = here;
         }
@@ -162,7 +276,8 @@ static const char *const metric_words[] = {[METRIC_ERRORS] = "errors",
                                            [METRIC_SLOW99] = "slow answers (beyond the stable's p99",
                                            [METRIC_INVALID] = "invalid answers"};
 static const char *const bad_words[] = {
-    [METRIC_ERRORS] = "bad", [METRIC_SLOW95] = "slow", [METRIC_SLOW99] = "slow", [METRIC_INVALID] = "invalid"};
+    [METRIC_ERRORS] = "bad",      [METRIC_SLOW95] = "slow", [METRIC_SLOW99] = "slow",
+    [METRIC_INVALID] = "invalid", [METRIC_WRONG] = "wrong", [METRIC_REWARD] = "badly rewarded"};
 
 static bool is_slow(size_t m)
 {
@@ -272,6 +387,33 @@ static void add_comparison(struct buf *b, const struct scene *scene, const struc
     }
 }
 
+/* "feedback: 31 % of labelled answers wrong, stable 12 % (difference, always-valid 95 %: 10 to 28 points) at a share of
+ * 50 %, of 1,043 answers against 1,120" */
+static void add_means(struct buf *b, const struct scene *scene, const struct judge_finding *f, size_t m)
+{
+    bool wrong = m == METRIC_WRONG;
+    double unit = wrong ? 100 : 1, margin = scene->rule->margin[m];
+    BUF_LIT(b, "feedback: ");
+    if (wrong) {
+        add_rate(b, f->rate[JUDGE_CANARY]);
+        BUF_LIT(b, " of labelled answers wrong, stable ");
+        add_rate(b, f->rate[JUDGE_STABLE]);
+    } else {
+        buf_addf(b, "mean reward %.4g, stable %.4g", f->rate[JUDGE_CANARY], f->rate[JUDGE_STABLE]);
+    }
+    buf_addf(b, " (difference, always-valid 95 %%: %.3g to %.3g%s)", unit * f->difference.low,
+             unit * f->difference.high, wrong ? " points" : "");
+    if (margin > 0) {
+        buf_addf(b, wrong ? ", %g times tolerated," : ", %g times as little tolerated,",
+                 wrong ? 1 + margin : 1 - margin);
+    }
+    add_shares(b, scene->counts);
+    BUF_LIT(b, ", of ");
+    add_count(b, f->answered[JUDGE_CANARY]);
+    BUF_LIT(b, " answers against ");
+    add_count(b, f->answered[JUDGE_STABLE]);
+}
+
 /* "above the limit of 2 %", "above 2.5 % (the version before it had 1 %)" */
 static void add_limit(struct buf *b, const struct scene *scene, double limit, size_t m)
 {
@@ -288,12 +430,23 @@ static void add_limit(struct buf *b, const struct scene *scene, double limit, si
 
 static double soak_limit(const struct judge_rule *rule, const double *baseline, size_t m)
 {
+    if (baseline[m] >= 1) { /* not known */
+        return rule->limit[m];
+    }
     double before = m == METRIC_SLOW95 ? 2 * .05 : m == METRIC_SLOW99 ? 2 * .01 : 2 * baseline[m] + .005;
     return MAX(rule->limit[m], before);
 }
 
 static void add_rate_of(struct buf *b, const struct scene *scene, const struct judge_finding *f, size_t m, size_t arm)
 {
+    if (m == METRIC_WRONG) {
+        BUF_LIT(b, "feedback: ");
+        add_rate(b, f->rate[arm]);
+        BUF_LIT(b, " of ");
+        add_count(b, f->answered[arm]);
+        BUF_LIT(b, " labelled answers wrong");
+        return;
+    }
     add_metric(b, scene, m);
     buf_addc(b, ' ');
     add_rate(b, f->rate[arm]);
@@ -308,7 +461,11 @@ static void add_finding(struct buf *b, const struct scene *scene, const struct j
     double limit = scene->baseline ? soak_limit(scene->rule, scene->baseline, m) : scene->rule->limit[m];
     bool compared = f->ln_e >= f->trip || f->ln_e >= f->ln_e_limit;
     if (compared && !scene->baseline) {
-        add_comparison(b, scene, f, m);
+        if (metric_by_feedback(m)) {
+            add_means(b, scene, f, m);
+        } else {
+            add_comparison(b, scene, f, m);
+        }
         if (f->by_limit) {
             BUF_LIT(b, "; ");
             add_rate(b, f->rate[JUDGE_CANARY]);
@@ -413,7 +570,7 @@ static bool contradicts(const struct judge_stratum *s, char *text, size_t cap)
     }
     for (size_t m = 0; m < METRIC_COUNT; m++) {
         for (size_t arm = 0; arm < JUDGE_ARMS; arm++) {
-            uint64_t bad = s->bad[m][arm], all = s->all[m][arm], answered = s->answered[arm];
+            uint64_t bad = s->bad[m][arm], all = s->all[m][arm], answered = whole_of(s, m)[arm];
             if (bad > all || all > answered) {
                 snprintf(text, cap,
                          "the counts contradict themselves: at a share of %g %% the %s version gave %" PRIu64
@@ -448,8 +605,9 @@ static void start(const struct judge_rule *rule, struct judgement *out)
     for (size_t m = 0; m < METRIC_COUNT; m++) {
         out->finding[m] = (struct judge_finding){.verdict = VERDICT_ERROR,
                                                  .dry = rule->dry[m],
-                                                 .trip = trip_of(rule),
+                                                 .trip = trip_of(rule, m),
                                                  .risk = {0, 1, INFINITY},
+                                                 .difference = {-INFINITY, NAN, INFINITY},
                                                  .requests_left = INFINITY};
     }
 }
@@ -468,8 +626,12 @@ void judge(const struct judge_rule *rule, const struct judge_counts *counts, str
     bool enough = out->answered[JUDGE_CANARY] >= MAX(rule->min_requests, 1) && out->answered[JUDGE_STABLE] > 0;
     for (size_t m = 0; m < METRIC_COUNT; m++) {
         struct judge_finding *f = &out->finding[m];
-        compare(rule, counts, m, f);
-        f->verdict = verdict_of(f, enough && (!is_slow(m) || counts->slow_ns[m - METRIC_SLOW95] > 0));
+        if (metric_by_feedback(m)) {
+            f->verdict = verdict_of(f, compare_values(rule, counts, m, f));
+        } else {
+            compare(rule, counts, m, f);
+            f->verdict = verdict_of(f, enough && (!is_slow(m) || counts->slow_ns[m - METRIC_SLOW95] > 0));
+        }
         out->stable_sick |=
             !f->dry && limit_ln_e(rule->limit[m], f->bad[JUDGE_STABLE], f->answered[JUDGE_STABLE]) >= f->trip;
     }
@@ -485,23 +647,23 @@ void judge_soak(const struct judge_rule *rule, const double baseline[METRIC_COUN
     out->answered[JUDGE_CANARY] = now->answered[JUDGE_CANARY];
     bool enough = now->answered[JUDGE_CANARY] >= MAX(rule->min_requests, 1);
     for (size_t m = 0; m < METRIC_COUNT; m++) {
-        if (now->bad[m][JUDGE_CANARY] > now->answered[JUDGE_CANARY]) {
+        if (now->bad[m][JUDGE_CANARY] > whole_of(now, m)[JUDGE_CANARY]) {
             snprintf(out->text, sizeof(out->text),
                      "the counts contradict themselves: %" PRIu64 " %s answers (%s) of %" PRIu64,
-                     now->bad[m][JUDGE_CANARY], bad_words[m], judge_metric_names[m], now->answered[JUDGE_CANARY]);
+                     now->bad[m][JUDGE_CANARY], bad_words[m], judge_metric_names[m], whole_of(now, m)[JUDGE_CANARY]);
             return;
         }
     }
     for (size_t m = 0; m < METRIC_COUNT; m++) {
         struct judge_finding *f = &out->finding[m];
-        f->answered[JUDGE_CANARY] = now->answered[JUDGE_CANARY];
+        f->answered[JUDGE_CANARY] = m == METRIC_REWARD ? 0 : whole_of(now, m)[JUDGE_CANARY];
         f->bad[JUDGE_CANARY] = now->bad[m][JUDGE_CANARY];
         f->all[JUDGE_CANARY] = MAX(now->all[m][JUDGE_CANARY], f->bad[JUDGE_CANARY]); /* all[] need not be given */
-        f->rate[JUDGE_STABLE] = baseline[m];
+        f->rate[JUDGE_STABLE] = baseline[m] < 1 ? baseline[m] : (double)NAN;
         f->rate[JUDGE_CANARY] = rate_of(f->all[JUDGE_CANARY], f->answered[JUDGE_CANARY]);
         f->ln_e_limit = limit_ln_e(soak_limit(rule, baseline, m), f->bad[JUDGE_CANARY], f->answered[JUDGE_CANARY]);
         f->by_limit = f->ln_e_limit >= f->trip;
-        f->verdict = verdict_of(f, enough);
+        f->verdict = verdict_of(f, metric_by_feedback(m) ? f->answered[JUDGE_CANARY] >= JUDGE_LABELS_LEAST : enough);
     }
     decide(out, enough);
     say(out, &(struct scene){.rule = rule, .baseline = baseline});
@@ -530,6 +692,16 @@ static void json_bool(struct buf *out, const char *key, bool v)
     buf_addz(out, v ? "true" : "false");
 }
 
+static void json_interval(struct buf *out, const char *key, struct stats_interval i)
+{
+    json_key(out, key);
+    buf_addc(out, '{');
+    json_number(out, "low", i.low);
+    json_number(out, "mid", i.mid);
+    json_number(out, "high", i.high);
+    buf_addc(out, '}');
+}
+
 static void json_finding(struct buf *out, const struct judge_finding *f, size_t m)
 {
     json_comma(out);
@@ -545,12 +717,10 @@ static void json_finding(struct buf *out, const struct judge_finding *f, size_t 
     json_number(out, "trip", f->trip);
     json_arm(out, "stable", f, JUDGE_STABLE);
     json_arm(out, "canary", f, JUDGE_CANARY);
-    json_key(out, "risk");
-    buf_addc(out, '{');
-    json_number(out, "low", f->risk.low);
-    json_number(out, "mid", f->risk.mid);
-    json_number(out, "high", f->risk.high);
-    buf_addc(out, '}');
+    if (metric_by_feedback(m)) {
+        json_interval(out, "difference", f->difference);
+    }
+    json_interval(out, "risk", f->risk);
     json_number(out, "requests_left", f->requests_left);
     buf_addc(out, '}');
 }

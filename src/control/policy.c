@@ -2,7 +2,8 @@
 /* Policies of rollouts: their settings and steps; and how a policy and the progress of a rollout are stored.
  *
  * Both are stored as flat JSON objects by tables of settings: a value is written as weir.yaml would have it ("10m",
- * "5%") and read back by the parser of weir.yaml, with the same bounds. Every field must be there, once. */
+ * "5%") and read back by the parser of weir.yaml, with the same bounds. Every field must be there, once, but those that
+ * older releases had not. */
 #include <stdio.h>
 
 #include "base/json.h"
@@ -52,11 +53,19 @@ const struct setting policy_settings[] = {
     {"soak", SET_DURATION, AT(soak_us), "1h", 0, LONGEST, NULL,
         "after the promotion, with the way back kept open"},
     {"supersede", SET_ENUM, AT(supersede), "replace", 0, 0, newer_words, "when a newer rollout is started"},
+    {"max_wrong", SET_SHARE, AT(wrong_limit_bp), "0%", 0, 9999, NULL,
+        "most tolerated share of labelled answers that are wrong; 0%: no limit"},
+    {"wrong_margin", SET_SHARE, AT(wrong_margin_bp), "0%", 0, 0, NULL,
+        "tolerated relative excess of wrong answers, as feedback says"},
+    {"reward_margin", SET_SHARE, AT(reward_margin_bp), "0%", 0, 0, NULL,
+        "tolerated relative loss of the mean reward"},
 };
 const size_t n_policy_settings = COUNT_OF(policy_settings);
 static const struct setting automatic_row =
     {"automatic", SET_BOOL, AT(automatic), "on", 0, 0, NULL, "off: only a person moves it on"};
 /* clang-format on */
+
+enum { LATER = 3 }; /* the last settings: not stored by older releases */
 
 /* ---- steps ---- */
 
@@ -154,6 +163,9 @@ void policy_rule(const struct rollout_policy *p, struct judge_rule *out)
     out->limit[METRIC_ERRORS] = (double)p->error_limit_bp / bp;
     out->limit[METRIC_SLOW95] = (double)p->slow_limit_bp / bp;
     out->limit[METRIC_INVALID] = (double)p->invalid_limit_bp / bp;
+    out->limit[METRIC_WRONG] = (double)p->wrong_limit_bp / bp;
+    out->margin[METRIC_WRONG] = (double)p->wrong_margin_bp / bp;
+    out->margin[METRIC_REWARD] = (double)p->reward_margin_bp / bp;
 }
 
 /* ---- values as text ---- */
@@ -328,6 +340,7 @@ enum err_code policy_read(struct rollout_policy *p, struct str json, struct err 
     struct rollout_policy got = {0};
     enum err_code code = ERR_OK;
 
+    settings_defaults(policy_settings + n_policy_settings - LATER, LATER, &got);
     memcpy(table + FIRST, policy_settings, sizeof(policy_settings));
     json_reader_init(&in.r, json);
     if (json_next(&in.r) != JSON_OBJECT) {
@@ -348,7 +361,7 @@ enum err_code policy_read(struct rollout_policy *p, struct str json, struct err 
     if (in.r.kind != JSON_OBJECT_END || json_next(&in.r) != JSON_END) {
         return refuse(&in, "it is no object, or something stands behind it");
     }
-    if ((in.had | 1u << TESTS) != (1u << COUNT_OF(table)) - 1) {
+    if ((in.had | ~0u << (TESTS - LATER)) != ~0u) {
         return refuse(&in, "a field is missing");
     }
     *p = got;

@@ -65,7 +65,8 @@ struct retiree {
     struct retiree *next;
     struct series *series; /* or NULL: */
     struct tally *tally;   /* or NULL: */
-    struct goal *goal;
+    struct goal *goal;     /* or NULL: */
+    struct shadow *shadow;
     struct version *version;      /* whose totals it adds to; NULL: nobody's */
     bool waits;                   /* for the next snapshot: the one in force may still name it */
     bool grace;                   /* no thread can find it any more */
@@ -143,9 +144,26 @@ void control_retire_goal(struct control *c, struct goal *g)
     c->retirees = r;
 }
 
+void control_retire_shadow(struct control *c, struct shadow *s)
+{
+    struct retiree *r;
+
+    if (!s) {
+        return;
+    }
+    r = xcalloc(1, sizeof(*r));
+    r->shadow = s;
+    r->waits = true;
+    r->next = c->retirees;
+    c->retirees = r;
+}
+
 static bool retiree_idle(const struct retiree *r)
 {
-    return r->series ? series_idle(r->series) : !r->tally || tally_idle(r->tally);
+    return r->series   ? series_idle(r->series)
+           : r->tally  ? tally_idle(r->tally)
+           : r->shadow ? shadow_idle(r->shadow)
+                       : true; /* a goal is used within one call */
 }
 
 static void retiree_free(struct retiree *r)
@@ -153,6 +171,7 @@ static void retiree_free(struct retiree *r)
     series_free(r->series);
     tally_free(r->tally);
     goal_free(r->goal);
+    shadow_free(r->shadow);
     free(r);
 }
 
@@ -216,7 +235,7 @@ static struct route *route_of(const struct model *m)
     snprintf(t->name, sizeof(t->name), "%s", m->row.name);
     t->versions = xcalloc(MAX(m->n_versions, (size_t)1), sizeof(t->versions[0]));
     t->n_versions = m->n_versions;
-    t->stable = t->canary = -1;
+    t->stable = t->canary = t->shadowed = -1;
     for (size_t i = 0; i < m->n_versions; i++) {
         struct version *v = m->versions[i];
 
@@ -224,11 +243,18 @@ static struct route *route_of(const struct model *m)
         t->stable = v->row.number == m->row.stable ? (int)i : t->stable;
         t->canary = rollout_running(m) && v->row.number == m->rollout.canary ? (int)i : t->canary;
     }
+    if (m->shadow && shadow_running(m)) {
+        t->shadow = m->shadow;
+        for (size_t i = 0; i < m->n_versions; i++) {
+            t->shadowed = m->versions[i]->row.number == m->shadow_row.version ? (int)i : t->shadowed;
+        }
+    }
     t->stable_series = m->stable_series;
     t->canary_series = m->canary_series;
     t->timeout_us = m->family->timeout_us;
     t->queue_requests = m->family->queue_requests;
     t->capture = &m->family->capture;
+    t->feedback = m->feedback;
     if (t->canary >= 0 && (t->versions[t->canary].slot < 0 || !t->canary_series)) {
         t->canary = -1; /* it is not loaded (yet, after a restart): its share waits on the stable one */
     }
@@ -262,6 +288,7 @@ void control_publish(struct control *c)
         struct route *t;
 
         model_series(m);
+        m->feedback = m->feedback ? m->feedback : xcalloc(FEEDBACK_RESULTS, sizeof(m->feedback[0]));
         t = route_of(m);
         map_put(&s->routes, str_of(t->name), t);
         if (m->row.stable != 0 &&

@@ -48,9 +48,10 @@ struct rollout_policy {
     uint64_t min_requests;                    /* answers of the candidate in a bake, and before a PASS */
     uint64_t alpha_ppm;                       /* alpha in millionths: 10000 = 0.01 */
     uint64_t margin_bp, slow_margin_bp; /* tolerated relative excess of errors and invalid; of slow: 1000 = 10 % */
-    uint64_t error_limit_bp, slow_limit_bp, invalid_limit_bp; /* absolute; slow: of slow_p95; 0: none */
-    bool dry_run;                                             /* judged and told, never rolled back by itself */
-    int on_inconclusive, on_nodata, supersede;                /* enums above */
+    uint64_t error_limit_bp, slow_limit_bp, invalid_limit_bp;   /* absolute; slow: of slow_p95; 0: none */
+    uint64_t wrong_limit_bp, wrong_margin_bp, reward_margin_bp; /* of what feedback says */
+    bool dry_run;                                               /* judged and told, never rolled back by itself */
+    int on_inconclusive, on_nodata, supersede;                  /* enums above */
     uint64_t nodata_timeout_us, step_timeout_us, pause_timeout_us, soak_us; /* 0: never (soak: none) */
     uint64_t error_limit;         /* failed judgements in a row, then PAUSED */
     struct experiment experiment; /* goal GOAL_NONE: it is a rollout */
@@ -73,7 +74,8 @@ static inline bool policy_tests(const struct rollout_policy *p) /* it is an expe
     return p->experiment.goal != GOAL_NONE;
 }
 void policy_rule(const struct rollout_policy *p, struct judge_rule *out);
-/* As JSON with every field under its setting's name; and back (ERR_STORAGE: it was not written by policy_json). */
+/* As JSON with every field under its setting's name; and back (ERR_STORAGE: it was not written by policy_json). What a
+ * release before feedback was judged has written lacks its three fields: they are the defaults then. */
 void policy_json(struct buf *out, const struct rollout_policy *p);
 enum err_code policy_read(struct rollout_policy *p, struct str json, struct err *e) MUST_USE;
 

@@ -9,6 +9,7 @@
 #include "base/hash.h"
 
 const char *const arm_names[] = {"stable", "canary", "direct"};
+const char *const feedback_result_names[] = {"joined", "orphan", "late", "duplicate", "superseded"};
 
 /* A key is the value of a header, and HTTP ends those here; what an upstream lets through beyond it does not count. */
 enum { KEY_MOST = 32 << 10 };

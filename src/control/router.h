@@ -19,12 +19,24 @@
 #include "base/map.h"
 #include "control/experiment.h"
 #include "control/series.h"
+#include "control/shadow.h"
 #include "control/tally.h"
 #include "inference/tensor.h"
 
 struct capture_rule;
 enum arm { ARM_STABLE, ARM_CANARY, ARM_DIRECT }; /* direct: by its number, or in no arm of an experiment */
 extern const char *const arm_names[];            /* "stable", "canary", "direct" */
+
+/* What became of feedback that came for a model. */
+enum feedback_result {
+    FEEDBACK_JOINED,     /* counted as the first word about its answer */
+    FEEDBACK_ORPHAN,     /* no such request is remembered */
+    FEEDBACK_LATE,       /* its version does not serve any more */
+    FEEDBACK_DUPLICATE,  /* there was a first word: it stays */
+    FEEDBACK_SUPERSEDED, /* there was one, and it was corrected */
+    FEEDBACK_RESULTS
+};
+extern const char *const feedback_result_names[]; /* "joined", "orphan", "late", "duplicate", "superseded" */
 
 struct route_version {
     int64_t number;
@@ -49,8 +61,11 @@ struct route {
     unsigned stratum;    /* in it, of share_bp */
     bool soaking;        /* the stable one is what is watched */
     uint32_t share_bp;
-    uint64_t timeout_us;     /* deadline of a request that names none */
-    uint64_t queue_requests; /* most that may wait for a cold version */
+    struct shadow *shadow;      /* that runs, or NULL; lives like a series */
+    int shadowed;               /* its version's index; -1: none */
+    uint64_t timeout_us;        /* deadline of a request that names none */
+    uint64_t queue_requests;    /* most that may wait for a cold version */
+    _Atomic uint64_t *feedback; /* by enum feedback_result, of all threads; lives for ever */
     char salt[40];
     const struct capture_rule *capture;    /* of its family; lives for ever */
     bool fixed;                            /* an experiment is running, with arms of fixed ranges */

@@ -153,17 +153,31 @@ void series_correct(struct series *s, unsigned part, bool correct)
     counter_add(&s->part[part].feedback_correct, correct);
 }
 
-void series_reward(struct series *s, unsigned part, double reward)
+void series_recorrect(struct series *s, unsigned part, bool was, bool correct)
 {
-    struct series_part *p = &s->part[part];
+    counter_add(&s->part[part].feedback_correct, (uint64_t)correct - (uint64_t)was);
+}
+
+static void reward_add(struct series_part *p, double more)
+{
     uint64_t bits = counter_get(&p->reward_sum_bits);
     double sum;
 
     memcpy(&sum, &bits, sizeof(sum));
-    sum += reward;
+    sum += more;
     memcpy(&bits, &sum, sizeof(bits));
     atomic_store_explicit(&p->reward_sum_bits, bits, memory_order_relaxed);
-    counter_add(&p->reward_n, 1);
+}
+
+void series_reward(struct series *s, unsigned part, double reward)
+{
+    reward_add(&s->part[part], reward);
+    counter_add(&s->part[part].reward_n, 1);
+}
+
+void series_rereward(struct series *s, unsigned part, double was, double reward)
+{
+    reward_add(&s->part[part], reward - was);
 }
 
 bool series_breaker(struct series *s, bool error)

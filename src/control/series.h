@@ -62,6 +62,9 @@ int series_class(struct series *s, unsigned part, struct str name);
 struct str series_class_name(const struct series *s, unsigned part, int index);
 void series_correct(struct series *s, unsigned part, bool correct);
 void series_reward(struct series *s, unsigned part, double reward);
+/* What was told wrong before, to this part of this series. */
+void series_recorrect(struct series *s, unsigned part, bool was, bool correct);
+void series_rereward(struct series *s, unsigned part, double was, double reward);
 
 /* The circuit breaker's memory: the first five answers of a canary. True once, when all five were errors. Any
  * connection thread; free of atomics on a shared line after the fifth. */

@@ -8,32 +8,39 @@
 
 #include <sys/mman.h>
 
+#include "base/hash.h"
 #include "base/sketch.h"
 
 #define USERS (1u << 20)
 #define USERS_MOST (USERS / 8 * 7) /* beyond it probing would become long */
-/* A slot of the users' table: the lower 58 bits of the key, and below them which kinds of bad it was counted for (bit
+/* A slot of the users' table: the lower 57 bits of the key, and below them which kinds of bad it was counted for (bit
  * METRIC_…) and that it was seen at all; 0 is a free slot. */
-#define FLAG_BITS 6
+#define FLAG_BITS 7
 #define FLAG_SEEN (1u << METRIC_COUNT)
 _Static_assert(METRIC_COUNT < FLAG_BITS, "a flag each, and one for being seen");
 
 #define NO_GENERATION UINT32_MAX
 
-/* What one part counted of one stratum. answered before all before bad, written in this order and read in the opposite
- * one: so that no reader sees more bad answers than answers. */
+/* What one part counted of one stratum. answered and labelled before all before bad, written in this order and read in
+ * the opposite one: so that no reader sees more bad answers than answers. */
 struct cell {
     _Alignas(64) _Atomic uint32_t generation;
-    _Atomic uint64_t answered[JUDGE_ARMS], exposed[JUDGE_ARMS];
+    _Atomic uint64_t answered[JUDGE_ARMS], exposed[JUDGE_ARMS], labelled[JUDGE_ARMS];
     _Atomic uint64_t all[METRIC_COUNT][JUDGE_ARMS], bad[METRIC_COUNT][JUDGE_ARMS];
+};
+struct values { /* as judge_values; square and y: a double's bits */
+    _Atomic uint64_t count, weight2, square;
+    _Atomic uint64_t n[STATS_GROUPS], y[STATS_GROUPS];
 };
 struct part {
     _Alignas(64) struct tally_mark *open; /* newest first; the owner's alone */
     _Atomic uint64_t n_open;
     struct cell cell[JUDGE_STRATA];
+    struct values values[JUDGE_VALUES][JUDGE_ARMS];
 };
 struct tally {
     size_t bytes;
+    uint64_t id;
     unsigned parts;
     _Atomic uint64_t *users;
     _Atomic uint64_t slow_ns[2], wait_ns;
@@ -61,6 +68,7 @@ struct tally *tally_new(unsigned parts, const struct judge_counts *base)
         return NULL;
     }
     t->bytes = bytes;
+    t->id = random_u64() | 1;
     t->parts = parts;
     t->users = map(USERS * sizeof(*t->users));
     if (!t->users) {
@@ -97,6 +105,11 @@ bool tally_idle(const struct tally *t)
     return true;
 }
 
+uint64_t tally_id(const struct tally *t)
+{
+    return t->id;
+}
+
 /* ---- reading ---- */
 
 static uint64_t get(const _Atomic uint64_t *c)
@@ -115,6 +128,7 @@ static void cell_read(const struct cell *c, struct judge_stratum *out)
     for (unsigned a = 0; a < JUDGE_ARMS; a++) {
         out->answered[a] = get(&c->answered[a]);
         out->exposed[a] = get(&c->exposed[a]);
+        out->labelled[a] = get(&c->labelled[a]);
     }
 }
 
@@ -123,6 +137,7 @@ static void stratum_add(struct judge_stratum *to, const struct judge_stratum *s)
     for (unsigned a = 0; a < JUDGE_ARMS; a++) {
         to->answered[a] += s->answered[a];
         to->exposed[a] += s->exposed[a];
+        to->labelled[a] += s->labelled[a];
         for (unsigned m = 0; m < METRIC_COUNT; m++) {
             to->bad[m][a] += s->bad[m][a];
             to->all[m][a] += s->all[m][a];
@@ -155,11 +170,43 @@ static void stratum_sum(const struct tally *t, unsigned i, struct judge_stratum 
     }
 }
 
+static double get_double(const _Atomic uint64_t *bits)
+{
+    uint64_t b = get(bits);
+    double v;
+
+    memcpy(&v, &b, sizeof(v));
+    return v;
+}
+
+static void values_add(struct judge_values *to, const struct values *v)
+{
+    uint64_t count = get(&v->count);
+
+    if (count == 0) {
+        return;
+    }
+    to->count += count;
+    to->weight2 += get(&v->weight2);
+    to->square += get_double(&v->square);
+    for (unsigned g = 0; g < STATS_GROUPS; g++) {
+        to->n[g] += get(&v->n[g]);
+        to->y[g] += get_double(&v->y[g]);
+    }
+}
+
 void tally_sum(const struct tally *t, struct judge_counts *out)
 {
     *out = (struct judge_counts){.n = atomic_load_explicit(&t->n, memory_order_acquire)};
     for (unsigned i = 0; i < out->n; i++) {
         stratum_sum(t, i, &out->stratum[i]);
+    }
+    memcpy(out->values, t->base.values, sizeof(out->values));
+    for (unsigned i = 0; i < t->parts; i++) {
+        for (unsigned k = 0; k < JUDGE_VALUES; k++) {
+            values_add(&out->values[k][JUDGE_STABLE], &t->part[i].values[k][JUDGE_STABLE]);
+            values_add(&out->values[k][JUDGE_CANARY], &t->part[i].values[k][JUDGE_CANARY]);
+        }
     }
     out->slow_ns[0] = get(&t->slow_ns[0]);
     out->slow_ns[1] = out->slow_ns[0] ? get(&t->slow_ns[1]) : 0;
@@ -294,6 +341,7 @@ static void cell_clear(struct cell *c, uint32_t generation)
     for (unsigned a = 0; a < JUDGE_ARMS; a++) {
         atomic_store_explicit(&c->answered[a], none, memory_order_release);
         atomic_store_explicit(&c->exposed[a], none, memory_order_release);
+        atomic_store_explicit(&c->labelled[a], none, memory_order_release);
         for (unsigned m = 0; m < METRIC_COUNT; m++) {
             atomic_store_explicit(&c->all[m][a], none, memory_order_release);
             atomic_store_explicit(&c->bad[m][a], none, memory_order_release);
@@ -419,5 +467,67 @@ void tally_scan(struct tally *t, unsigned part, uint64_t now_us)
             count(t, p, m, kinds);
             m->seen |= (uint8_t)kinds;
         }
+    }
+}
+
+/* ---- feedback ---- */
+
+static void add_double(_Atomic uint64_t *bits, double more)
+{
+    double v = get_double(bits) + more;
+    uint64_t b;
+
+    memcpy(&b, &v, sizeof(b));
+    atomic_store_explicit(bits, b, memory_order_release);
+}
+
+/* What an answer weighs against those of the other arm, in basis points; 0: there is none, or its share made room. */
+static uint64_t weight_of(const struct tally *t, const struct tally_answer *a)
+{
+    uint64_t now = get(&t->stratum[a->stratum % JUDGE_STRATA]), share = MIN(now & UINT32_MAX, 10000u);
+
+    if (now >> 32 != a->stratum / JUDGE_STRATA) {
+        return 0;
+    }
+    return a->arm == JUDGE_CANARY ? 10000 - share : share;
+}
+
+static void value(struct tally *t, unsigned part, const struct tally_answer *a, enum judge_metric m, double y)
+{
+    struct values *v = &t->part[part].values[m - METRIC_WRONG][a->arm];
+    uint64_t weight = weight_of(t, a), user = a->key ? a->key : a->id;
+    unsigned group = (unsigned)(user * 0x9e3779b97f4a7c15ull >> 32) % STATS_GROUPS;
+
+    if (weight == 0) {
+        return;
+    }
+    atomic_store_explicit(&v->n[group], get(&v->n[group]) + weight, memory_order_release);
+    add_double(&v->y[group], (double)weight * y);
+    add_double(&v->square, (double)weight * y * y);
+    atomic_store_explicit(&v->weight2, get(&v->weight2) + weight * weight, memory_order_release);
+    add_one(&v->count);
+}
+
+void tally_label(struct tally *t, unsigned part, const struct tally_answer *a, bool wrong)
+{
+    struct cell *c = cell_of(&t->part[part], a->stratum);
+
+    if (!c) {
+        return;
+    }
+    value(t, part, a, METRIC_WRONG, wrong);
+    add_one(&c->labelled[a->arm]);
+    if (wrong) {
+        add_one(&c->all[METRIC_WRONG][a->arm]);
+        if (user_first(t, a->key, 1u << METRIC_WRONG)) {
+            add_one(&c->bad[METRIC_WRONG][a->arm]);
+        }
+    }
+}
+
+void tally_reward(struct tally *t, unsigned part, const struct tally_answer *a, double reward)
+{
+    if (cell_of(&t->part[part], a->stratum)) {
+        value(t, part, a, METRIC_REWARD, reward);
     }
 }

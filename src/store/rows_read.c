@@ -89,6 +89,15 @@ static bool read_hold(sqlite3_stmt *st, void *row)
            column_text(st, 3, h->reason, sizeof h->reason);
 }
 
+static bool read_shadow(sqlite3_stmt *st, void *row)
+{
+    struct shadow_row *h = row;
+    h->version = sqlite3_column_int64(st, 2);
+    h->share_bp = sqlite3_column_int64(st, 3);
+    h->started_ms = sqlite3_column_int64(st, 4);
+    return column_text(st, 0, h->model, sizeof h->model) && column_text(st, 1, h->id, sizeof h->id);
+}
+
 static bool read_seq(sqlite3_stmt *st, void *row)
 {
     *(int64_t *)row = sqlite3_column_int64(st, 0);
@@ -154,6 +163,7 @@ void store_state_done(struct store_state *st)
     free(st->rollouts);
     free(st->costs);
     free(st->holds);
+    free(st->shadows);
     *st = (struct store_state){0};
 }
 
@@ -175,6 +185,7 @@ enum err_code store_load(struct store *s, struct store_state *out, struct err *e
         {SQL_COSTS, sizeof *st.costs, read_cost, &st.n_costs, NULL},
         {SQL_HOLDS, sizeof *st.holds, read_hold, &st.n_holds, NULL},
         {SQL_SEQ, sizeof st.seq, read_seq, &n_seq, NULL},
+        {SQL_SHADOWS, sizeof *st.shadows, read_shadow, &st.n_shadows, NULL},
     };
     enum err_code rc = ERR_OK;
     for (size_t i = 0; i < COUNT_OF(parts) && rc == ERR_OK; i++) {
@@ -187,6 +198,7 @@ enum err_code store_load(struct store *s, struct store_state *out, struct err *e
     st.holds = parts[4].rows;
     st.seq = n_seq ? *(int64_t *)parts[5].rows : 0;
     free(parts[5].rows);
+    st.shadows = parts[6].rows;
     if (rc != ERR_OK) {
         store_state_done(&st);
         return rc;

@@ -78,6 +78,20 @@ static bool lift_hold(struct store *s, const struct hold_row *h)
     return db_run(s, SQL_LIFT_HOLD);
 }
 
+static bool put_shadow(struct store *s, const struct shadow_row *h)
+{
+    enum statement which = h->version == 0 ? SQL_DROP_SHADOW : SQL_PUT_SHADOW;
+    sqlite3_stmt *st = s->statements[which];
+    db_bind_text(st, 1, h->model);
+    if (h->version != 0) {
+        db_bind_text(st, 2, h->id);
+        sqlite3_bind_int64(st, 3, h->version);
+        sqlite3_bind_int64(st, 4, h->share_bp);
+        sqlite3_bind_int64(st, 5, h->started_ms);
+    }
+    return db_run(s, which);
+}
+
 static enum err_code version_fail(struct store *s, const struct version_row *v, struct err *e)
 {
     switch (sqlite3_extended_errcode(s->db)) {
@@ -116,6 +130,9 @@ static enum err_code apply_rows(struct store *s, const struct store_change *c, s
     }
     if (c->hold && !put_hold(s, c->hold)) {
         return db_fail(s, e, "store the hold");
+    }
+    if (c->shadow && !put_shadow(s, c->shadow)) {
+        return db_fail(s, e, "store the shadow");
     }
     return add_history(s, c->history) ? ERR_OK : db_fail(s, e, "write the history");
 }

@@ -27,13 +27,17 @@ extern const char embed_store_migrations_0001_init_sql[];
 extern const char embed_store_migrations_0002_costs_sql[];
 extern const char embed_store_migrations_0003_rollouts_sql[];
 extern const char embed_store_migrations_0004_capture_sql[];
+extern const char embed_store_migrations_0006_shadow_sql[];
 
+/* clang-format off */
 static const char *const migrations[] = {
     embed_store_migrations_0001_init_sql,
     embed_store_migrations_0002_costs_sql,
     embed_store_migrations_0003_rollouts_sql,
     embed_store_migrations_0004_capture_sql,
+    embed_store_migrations_0006_shadow_sql,
 };
+/* clang-format on */
 
 #define HISTORY_COLUMNS "seq, at_ms, model, version, kind, actor, text, serving, evidence"
 
@@ -62,6 +66,10 @@ static const char *const sql_texts[SQL_COUNT] = {
                      "ON CONFLICT (model, digest) DO UPDATE SET since_ms = excluded.since_ms, "
                      "reason = excluded.reason",
     [SQL_LIFT_HOLD] = "DELETE FROM hold WHERE model = ?1 AND digest = ?2",
+    [SQL_PUT_SHADOW] = "INSERT INTO shadow (model, id, version, share_bp, started_ms) VALUES (?1, ?2, ?3, ?4, ?5) "
+                       "ON CONFLICT (model) DO UPDATE SET id = excluded.id, version = excluded.version, "
+                       "share_bp = excluded.share_bp, started_ms = excluded.started_ms",
+    [SQL_DROP_SHADOW] = "DELETE FROM shadow WHERE model = ?1",
     [SQL_ADD_HISTORY] = "INSERT INTO history (at_ms, model, version, kind, actor, text, serving, evidence) "
                         "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
     [SQL_MODELS] =
@@ -71,6 +79,7 @@ static const char *const sql_texts[SQL_COUNT] = {
                      "reason, evidence, policy, progress, counts "
                      "FROM rollout WHERE rowid IN (SELECT MAX(rowid) FROM rollout GROUP BY model) ORDER BY model",
     [SQL_HOLDS] = "SELECT model, digest, since_ms, reason FROM hold ORDER BY model, digest",
+    [SQL_SHADOWS] = "SELECT model, id, version, share_bp, started_ms FROM shadow ORDER BY model",
     [SQL_SEQ] = "SELECT IFNULL(MAX(seq), 0) FROM history",
     [SQL_HISTORY] = "SELECT " HISTORY_COLUMNS " FROM history WHERE seq < ?1 ORDER BY seq DESC LIMIT ?2",
     [SQL_HISTORY_OF] =

@@ -101,6 +101,15 @@ struct hold_row {
     char reason[512];
 };
 
+/* A version that answers beside the stable one, unseen. A model has one such row, or none. */
+struct shadow_row {
+    char id[40]; /* also the salt of the choice of requests */
+    char model[NAME_MAX_LEN + 1];
+    int64_t version;
+    int64_t share_bp; /* basis points of the stable's answers, 1 … 10000 */
+    int64_t started_ms;
+};
+
 struct cost_row {
     char digest[65]; /* of an artifact */
     char device[16]; /* "host", "cuda:0" */
@@ -108,11 +117,11 @@ struct cost_row {
     int64_t measured_ms;
 };
 
-/* One transaction. Each pointer may be NULL; models, rollouts and holds are inserted or replaced by their key, versions
- * only inserted; lifting a hold that is not there is fine. ERR_STORAGE (disk full, I/O error: nothing of it happened),
- * ERR_CONFLICT (a version number or digest is taken, a second rollout would run, a row names a version that does not
- * exist). After a failed fsync the store is read-only until restart and every apply says so; only then may the restart
- * find that the change was kept after all.
+/* One transaction. Each pointer may be NULL; models, rollouts, holds and shadows are inserted or replaced by their key,
+ * versions only inserted; lifting a hold or a shadow that is not there is fine. ERR_STORAGE (disk full, I/O error:
+ * nothing of it happened), ERR_CONFLICT (a version number or digest is taken, a second rollout would run, a row names a
+ * version that does not exist). After a failed fsync the store is read-only until restart and every apply says so; only
+ * then may the restart find that the change was kept after all.
  */
 struct store_change {
     const struct model_row *model;
@@ -120,6 +129,7 @@ struct store_change {
     const struct rollout_row *rollout;
     const struct rollout_row *rollout_ended; /* a second one, for "replaced" */
     const struct hold_row *hold, *lift;      /* lift: by model and digest */
+    const struct shadow_row *shadow;         /* replaces the model's; version 0: takes it away */
     struct history_row *history;             /* required; its seq is set when it is durable */
 };
 enum err_code store_apply(struct store *s, const struct store_change *c, struct err *e) MUST_USE;
@@ -142,6 +152,8 @@ struct store_state {
     size_t n_costs;
     struct hold_row *holds;
     size_t n_holds;
+    struct shadow_row *shadows;
+    size_t n_shadows;
     int64_t seq; /* of the newest line of history; 0: there is none */
 };
 enum err_code store_load(struct store *s, struct store_state *out, struct err *e) MUST_USE;

@@ -26,7 +26,7 @@
 #define STORE_PIECE (1u << 20) /* how much of a file is read, hashed or copied at once */
 #define TREE_DEPTH_MAX 16      /* folders inside a version */
 #define TEMP_NAME_MAX 24
-#define STORE_STATEMENTS 24
+#define STORE_STATEMENTS 32
 
 struct lane {
     struct store_job *first, **last;

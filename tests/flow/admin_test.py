@@ -112,7 +112,8 @@ VERSION = {"version": int, "digest": str, "backend": str, "bytes": int, "created
            "error": MAYBE_TEXT, "serving": str, "workers": list, "inputs": [TENSOR], "outputs": [TENSOR],
            "batch": {"max": int, "on": bool}, "stats": dict}
 MODEL = {"name": str, "family": str, "place": str, "instances": int, "stable": (int, type(None)),
-         "previous": (int, type(None)), "versions": [VERSION], "rollout": (dict, type(None))}
+         "previous": (int, type(None)), "versions": [VERSION], "rollout": (dict, type(None)),
+         "feedback": {"joined": int, "orphan": int, "late": int, "duplicate": int, "superseded": int}}
 ROLLOUT = {"id": str, "state": str, "stable": int, "canary": int, "share_bp": int, "started": str, "ended": MAYBE_TEXT,
            "reason": str, "counting_since": MAYBE_TEXT, "policy": dict, "phase": str, "step": int, "steps": [int],
            "pause": MAYBE_TEXT, "spent_s": NUMBER, "earliest_s": (int, float, type(None)), "waits_for": MAYBE_TEXT,
@@ -346,7 +347,7 @@ def test_metrics(server):
     assert of("weir_rollout_step", "version") == {"2": 1}
     assert of("weir_rollout_paused", "reason") == dict.fromkeys(
         ("person", "ratio", "stable_sick", "nodata", "errors", "inconclusive", "step_timeout"), 0)
-    guardrails = {"errors", "slow_p95", "slow_p99", "invalid"}
+    guardrails = {"errors", "slow_p95", "slow_p99", "invalid", "wrong", "reward"}
     assert set(of("weir_judge_ln_e", "metric")) == set(of("weir_judge_trip", "metric")) == guardrails
     _, later = parse_metrics(server.ask_admin("GET", "/metrics").body.decode())
     for key, value in samples.items():

@@ -166,6 +166,9 @@ def test_a_split_that_is_not_as_ordered_hides_the_result(serve):
     x = experiment(s)
     assert set(x["finding"]) == {"result", "text"} and x["may_ship"] is False, x
     assert all(a["feedback"]["reward_n"] == 0 and a["feedback"]["reward_mean"] is None for a in status(s)["arms"])
+    assert all(v["stats"]["feedback"]["reward_n"] == 0 for v in s.model("m")["versions"])
+    told = [f for f in status(s)["rollout"]["verdict"]["findings"] if f["metric"] in ("wrong", "reward")]
+    assert len(told) == 2 and all(f[arm]["answered"] == 0 for f in told for arm in ("stable", "canary")), told
     page = s.ok("experiment", "status", "m").out
     assert "INVALID" in page and "HIDDEN" in page and "NOT AS ORDERED" in page, page
     assert "BETTER" not in page and "reward 0" not in page and "weir experiment ship" not in page, page

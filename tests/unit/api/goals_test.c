@@ -73,18 +73,16 @@ static void only_of_its_arms_and_its_kind(void **state)
 
     (void)state;
     route->goal_kind = GOAL_REWARD;
-    goal_value(&plane, STR("m"), stable, GOAL_REWARD, 1, .5);
-    goal_value(&plane, STR("m"), stable, GOAL_ACCURACY, 1, 1);
-    goal_value(&plane, STR("m"), other, GOAL_REWARD, 1, 100);
-    goal_value(&plane, STR("n"), stable, GOAL_REWARD, 1, 100);
+    goal_value(&plane, route, JUDGE_STABLE, GOAL_REWARD, 1, .5);
+    goal_value(&plane, route, JUDGE_STABLE, GOAL_ACCURACY, 1, 1);
     assert_int_equal(counted(JUDGE_STABLE, &sum), 1);
     assert_true(sum == .5);
-    goal_value(&plane, STR("m"), canary, GOAL_REWARD, 1, 2);
+    goal_value(&plane, route, JUDGE_CANARY, GOAL_REWARD, 1, 2);
     assert_int_equal(counted(JUDGE_CANARY, &sum), 1);
     assert_true(sum == 2);
     goal_free(route->goal); /* no experiment is running */
     route->goal = NULL;
-    goal_value(&plane, STR("m"), canary, GOAL_REWARD, 1, 2);
+    goal_value(&plane, route, JUDGE_CANARY, GOAL_REWARD, 1, 2);
     route->goal = goal_new(1, NULL);
 }
 
@@ -160,6 +158,12 @@ static void an_output_that_was_not_asked_for(void **state)
     goal_output(&plane, STR("m"), stable, 7, &info, &job);
     assert_int_equal(counted(JUDGE_STABLE, &sum), 0);
     assert_int_equal(counts.dropped[JUDGE_STABLE], 0);
+    snprintf(infos[0].name, sizeof(infos[0].name), "y"); /* nor does a request of no arm, or of no model */
+    goal_output(&plane, STR("m"), other, 7, &info, &job);
+    goal_output(&plane, STR("n"), stable, 7, &info, &job);
+    assert_int_equal(counted(JUDGE_STABLE, &sum), 0);
+    goal_output(&plane, STR("m"), stable, 7, &info, &job);
+    assert_int_equal(counted(JUDGE_STABLE, &sum), 1);
 }
 
 int main(void)

@@ -241,6 +241,36 @@ static const struct {
      {"errors     0.00 % 0/900      -                 ###### 8.0 of 6.0   FAIL\n",
       "............!.......|---------------o  stable has none (at least 5.0x)\n"},
      {0}},
+    {PAGE("running", /* what only feedback knows; nobody has sent rewards */
+          "\"share_bp\":500,\"policy\":{\"wrong_margin\":\"100%\"},\"verdict\":{\"verdict\":\"fail\",\"text\":\"x\","
+          "\"findings\":[{\"metric\":\"wrong\",\"verdict\":\"fail\",\"ln_e\":8,\"ln_e_limit\":0,\"trip\":6.4,"
+          "\"stable\":{"
+          "\"answered\":900,\"all\":108,\"rate\":0.12},\"canary\":{\"answered\":100,\"all\":31,\"rate\":0.31},"
+          "\"difference\":{\"low\":0.1,\"mid\":0.19,\"high\":0.28},"
+          "\"risk\":{\"low\":1.7,\"mid\":2.6,\"high\":3.5}},{\"metric\":\"reward\",\"verdict\":\"nodata\",\"ln_e\":0,"
+          "\"ln_e_limit\":0,\"trip\":6.4,\"stable\":{\"answered\":0,\"all\":0,\"rate\":0},\"canary\":{\"answered\":0,"
+          "\"all\":0,\"rate\":0}}]}"),
+     {"wrong      12.00 % 108/900   31.00 % 31/100    ###### 8.0 of 6.4   FAIL\n",
+      "             ...............|+o-|.................  2.6x (1.7x to 3.5x)\n"},
+     {"reward"}},
+    {PAGE("running",
+          "\"share_bp\":500,\"verdict\":{\"verdict\":\"pass\",\"text\":\"x\",\"findings\":["
+          "{\"metric\":\"wrong\",\"verdict\":\"nodata\",\"ln_e\":0,\"ln_e_limit\":0,\"trip\":6.4,\"stable\":{"
+          "\"answered\":0,\"all\":0,\"rate\":0},\"canary\":{\"answered\":0,\"all\":0,\"rate\":0}},"
+          "{\"metric\":\"reward\",\"verdict\":\"pass\",\"ln_e\":0.8,\"ln_e_limit\":0,\"trip\":6.4,\"stable\":{"
+          "\"answered\":1204,\"all\":0,\"rate\":0.624},\"canary\":{\"answered\":98,\"all\":0,\"rate\":0.611},"
+          "\"difference\":{\"low\":-0.081,\"mid\":-0.013,\"high\":0.055}}]}"),
+     {"reward     0.624 n 1,204     0.611 n 98        ...... 0.8 of 6.4   PASS\n",
+      "             difference -0.013 (-0.081 to +0.055)\n"},
+     {"wrong"}},
+    {PAGE("running",
+          "\"share_bp\":500,\"verdict\":{\"verdict\":\"pass\",\"text\":\"x\",\"findings\":["
+          "{\"metric\":\"reward\",\"verdict\":\"nodata\",\"ln_e\":0,\"ln_e_limit\":0,\"trip\":6.4,\"stable\":{"
+          "\"answered\":4,\"all\":0,\"rate\":0.5},\"canary\":{\"answered\":0,\"all\":0,\"rate\":0},"
+          "\"difference\":{\"low\":null,\"mid\":null,\"high\":null}}]}"),
+     {"reward     0.500 n 4         -                 ...... 0.0 of 6.4   NO DATA\n",
+      "             nothing to tell a difference from yet\n"},
+     {0}},
     {PAGE("promoted",
           PLACE("ended", "null",
                 "null") ",\"exposed\":{\"stable\":0,\"canary\":9,\"ordered\":1.0,\"actual\":1.0},"

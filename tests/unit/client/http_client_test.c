@@ -161,7 +161,7 @@ static void an_early_reply_is_heard(void **state)
         {.act = PEER_ACCEPT},
         {.act = PEER_HEAD},
         {.act = PEER_SEND, .bytes = "HTTP/1.1 413 Too Large\r\nContent-Length: 15\r\n\r\n{\"error\":\"big\"}"},
-        {.act = PEER_DRAIN},
+        {.act = PEER_LEFT},
         {.act = PEER_ACCEPT},
         {.act = PEER_READ},
         {.act = PEER_SEND, .bytes = OK},

@@ -5,6 +5,7 @@
 #define TESTS_UNIT_CLIENT_PEER_H
 
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -20,7 +21,7 @@
 
 #include "base/buf.h"
 
-enum peer_do { PEER_END, PEER_ACCEPT, PEER_READ, PEER_HEAD, PEER_SEND, PEER_DRAIN, PEER_CLOSE };
+enum peer_do { PEER_END, PEER_ACCEPT, PEER_READ, PEER_HEAD, PEER_SEND, PEER_LEFT, PEER_DRAIN, PEER_CLOSE };
 struct peer_step {
     enum peer_do act;
     const char *bytes; /* of PEER_SEND */
@@ -65,6 +66,7 @@ static void *peer_run(void *arg)
 {
     struct peer *p = arg;
     char piece[65536];
+    struct pollfd gone;
     for (const struct peer_step *s = p->steps; s->act != PEER_END; s++) {
         switch (s->act) {
         case PEER_ACCEPT:
@@ -79,6 +81,10 @@ static void *peer_run(void *arg)
             break;
         case PEER_SEND:
             (void)!send(p->fd, s->bytes, s->n ? s->n : strlen(s->bytes), MSG_NOSIGNAL);
+            break;
+        case PEER_LEFT: /* until then nothing is taken: so much does not fit into the socket */
+            gone = (struct pollfd){.fd = p->fd, .events = POLLRDHUP};
+            poll(&gone, 1, -1);
             break;
         case PEER_DRAIN:
             while (recv(p->fd, piece, sizeof piece, 0) > 0) {

@@ -589,6 +589,76 @@ static void a_restart_goes_on_where_it_was(void **state)
     assert_false(rollout_soaking(model()));
 }
 
+/* Feedback about n answers of an arm, so many of them wrong. */
+static void labels(unsigned n, unsigned wrong, unsigned arm)
+{
+    const struct route *t = router_find(control_router(rig.control), MODEL);
+
+    for (unsigned i = 0; i < n; i++) {
+        struct tally_answer a = {.id = i * 7919 + arm, .stratum = t->stratum, .arm = (uint8_t)arm};
+
+        tally_label(t->tally, i % SHARDS, &a, i < wrong);
+        tally_reward(t->tally, i % SHARDS, &a, i < wrong ? 0 : 1.5);
+    }
+}
+
+static void what_feedback_said_goes_on(void **state)
+{
+    struct judge_counts before;
+    struct judge_finding wrong;
+
+    (void)state;
+    two_versions();
+    start_ok(2);
+    traffic(400, false);
+    labels(300, 30, JUDGE_STABLE);
+    labels(200, 25, JUDGE_CANARY);
+    pass(SECONDS(30));
+    pass(SECONDS(1)); /* written, behind the verdict */
+    before = model()->counts;
+    wrong = model()->judgement.finding[METRIC_WRONG];
+    assert_int_equal(wrong.verdict, VERDICT_PASS);
+    assert_int_equal(before.stratum[0].labelled[JUDGE_STABLE], 300);
+    restart();
+    pass(SECONDS(1));
+    assert_memory_equal(&model()->counts.values, &before.values, sizeof(before.values));
+    assert_memory_equal(model()->counts.stratum[0].labelled, before.stratum[0].labelled, 2 * sizeof(uint64_t));
+    assert_int_equal(model()->counts.stratum[0].all[METRIC_WRONG][JUDGE_CANARY], 25);
+    assert_true(model()->judgement.finding[METRIC_WRONG].difference.mid == wrong.difference.mid);
+    promote_ok(0);
+    assert_true(model()->baseline[METRIC_WRONG] == .1 && model()->baseline[METRIC_REWARD] == 1);
+    assert_int_equal(model()->counts.values[0][JUDGE_STABLE].count, 0);
+    restart();
+    assert_true(model()->baseline[METRIC_WRONG] == .1);
+}
+
+/* As a release that knew nothing of feedback has written it. */
+static void counts_of_an_older_release_are_read(void **state)
+{
+    static const char older[] = "{\"slow_ns\":[5000000,9000000],\"wait_ns\":7,\"baseline\":[0.5,0,0,0],\"strata\":"
+                                "[[1000,360,40,360,40,1,2,3,4,5,6,7,8,11,12,13,14,15,16,17,18]]}";
+    struct rollout_progress p;
+    struct err e;
+    struct buf b;
+
+    (void)state;
+    two_versions();
+    start_ok(2);
+    p = model()->progress;
+    buf_init(&b, 4096);
+    rollout_progress_json(&b, &p);
+    assert_int_equal(on_progress(rig.store, model()->rollout.id, buf_z(&b), older, &e), ERR_OK);
+    buf_done(&b);
+    restart();
+    const struct judge_stratum *s = &model()->counts.stratum[0];
+    assert_int_equal(model()->counts.n, 1);
+    assert_int_equal(s->answered[JUDGE_STABLE], 360);
+    assert_int_equal(s->bad[METRIC_INVALID][JUDGE_CANARY], 8);
+    assert_int_equal(s->all[METRIC_INVALID][JUDGE_CANARY], 18);
+    assert_int_equal(s->labelled[JUDGE_STABLE] + s->bad[METRIC_WRONG][JUDGE_CANARY], 0);
+    assert_true(model()->baseline[METRIC_ERRORS] == .5 && model()->baseline[METRIC_WRONG] == 1);
+}
+
 static void nobody_judges_while_an_arm_is_not_there(void **state)
 {
     (void)state;
@@ -778,6 +848,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_soak_ends_with_the_next_rollout_or_promotion, setup, rig_teardown),
         cmocka_unit_test_setup_teardown(a_newer_rollout_replaces_or_is_refused, setup, rig_teardown),
         cmocka_unit_test_setup_teardown(a_restart_goes_on_where_it_was, setup, rig_teardown),
+        cmocka_unit_test_setup_teardown(what_feedback_said_goes_on, setup, rig_teardown),
+        cmocka_unit_test_setup_teardown(counts_of_an_older_release_are_read, setup, rig_teardown),
         cmocka_unit_test_setup_teardown(nobody_judges_while_an_arm_is_not_there, setup, rig_teardown),
         cmocka_unit_test_setup_teardown(a_step_that_can_not_be_written_is_tried_again, setup, rig_teardown),
         cmocka_unit_test_setup_teardown(harm_is_seen_while_a_step_is_being_written, setup, rig_teardown),

@@ -52,7 +52,7 @@ static void harm_fails(void **state)
     assert_int_equal(j.worst, METRIC_ERRORS);
     assert_int_equal(f->verdict, VERDICT_FAIL);
     assert_false(f->by_limit);
-    assert_true(fabs(f->ln_e - 13.956428) < 1e-6 && fabs(f->trip - log(400)) < 1e-12 && f->ln_e_limit == 0);
+    assert_true(fabs(f->ln_e - 13.956428) < 1e-6 && fabs(f->trip - log(400 / .9)) < 1e-12 && f->ln_e_limit == 0);
     assert_true(fabs(f->rate[JUDGE_CANARY] - 20. / 1043) < 1e-15);
     assert_true(f->requests_left > 0 && isfinite(f->requests_left));
     assert_int_equal(j.finding[METRIC_INVALID].verdict, VERDICT_PASS);
@@ -82,8 +82,8 @@ static void nothing_seen_passes(void **state)
     judged(&plain, &c, VERDICT_PASS, "no harm seen in 1,240 answers");
     assert_int_equal(j.answered[JUDGE_STABLE], 24000);
     assert_int_equal(j.answered[JUDGE_CANARY], 1240);
-    for (size_t m = 0; m < METRIC_COUNT; m++) {
-        assert_int_equal(j.finding[m].verdict, VERDICT_PASS);
+    for (size_t m = 0; m < METRIC_COUNT; m++) { /* nobody has sent feedback: that holds nothing back */
+        assert_int_equal(j.finding[m].verdict, metric_by_feedback(m) ? VERDICT_NODATA : VERDICT_PASS);
     }
     c = counts_of(500, 2356000, 124000);
     judged(&plain, &c, VERDICT_PASS, "no harm seen in 124,000 answers");
@@ -121,9 +121,9 @@ static void suspicion(void **state)
         set_bad(&c, 0, METRIC_SLOW95, 70, x);
         judge(&plain, &c, &j);
         double ln_e = stats_ln_e(x, 70 + x, .05, STATS_ABOVE);
-        assert_int_equal(j.verdict, ln_e >= log(400)      ? VERDICT_FAIL
-                                    : ln_e > log(400) / 3 ? VERDICT_INCONCLUSIVE
-                                                          : VERDICT_PASS);
+        assert_int_equal(j.verdict, ln_e >= log(400 / .9)      ? VERDICT_FAIL
+                                    : ln_e > log(400 / .9) / 3 ? VERDICT_INCONCLUSIVE
+                                                               : VERDICT_PASS);
         suspected |= j.verdict == VERDICT_INCONCLUSIVE && j.worst == METRIC_SLOW95;
     }
     assert_true(suspected);
@@ -136,7 +136,7 @@ static void suspicion(void **state)
     judge(&plain, &c, &j);
     assert_int_equal(j.verdict, VERDICT_NODATA);
     /* With a low height a third of it is little: a suspicion is twice as likely as not. */
-    struct judge_rule eager = {.alpha = .5, .dry = {false, true, true, true}};
+    struct judge_rule eager = {.alpha = .5, .dry = {false, true, true, true, true, true}};
     c = counts_of(500, 19800, 1043);
     bool between = false;
     for (uint64_t x = 0; x < 20; x++) {
@@ -227,7 +227,8 @@ static void dry_run_never_decides(void **state)
     judged(&dry, &c, VERDICT_PASS, text);
     assert_int_equal(j.worst, METRIC_INVALID);
     assert_int_equal(j.finding[METRIC_ERRORS].verdict, VERDICT_FAIL);
-    assert_true(fabs(j.finding[METRIC_ERRORS].trip - log(300)) < 1e-12); /* alpha is for the three others */
+    assert_true(fabs(j.finding[METRIC_ERRORS].trip - log(300 / .9)) < 1e-12); /* alpha is for the others */
+    assert_true(fabs(j.finding[METRIC_WRONG].trip - log(200 / .1)) < 1e-12);
     judged(&all_dry, &c, VERDICT_PASS, text);
     assert_int_equal(j.worst, METRIC_ERRORS);
     assert_true(fabs(j.finding[METRIC_ERRORS].trip - log(100)) < 1e-12);
@@ -306,7 +307,7 @@ static void requests_left(void **state)
     struct judge_counts c = counts_of(500, 1900, 100);
     set_bad(&c, 0, METRIC_ERRORS, 19, 1);
     judge(&plain, &c, &j);
-    double needed = stats_events_needed(.05, 2, .01 / 4);
+    double needed = stats_events_needed(.05, 2, .01 * .9 / 4);
     assert_true(fabs(j.finding[METRIC_ERRORS].requests_left - (needed - 20) / .01) <= 1);
     for (uint64_t more = 10; more <= 1000; more *= 10) {
         double before = j.finding[METRIC_ERRORS].requests_left;
@@ -316,6 +317,174 @@ static void requests_left(void **state)
         assert_true(j.finding[METRIC_ERRORS].requests_left < before || before == 0);
     }
     assert_true(j.finding[METRIC_ERRORS].requests_left == 0);
+}
+
+/* ---- what feedback says ---- */
+
+/* n labelled answers of an arm at a share of a half, so many of them wrong, from users who fall into so many groups. */
+static void set_wrong(struct judge_counts *c, size_t arm, uint64_t n, uint64_t wrong, size_t groups)
+{
+    struct judge_values *v = &c->values[0][arm];
+    struct judge_stratum *s = &c->stratum[0];
+    memset(v, 0, sizeof(*v));
+    for (uint64_t i = 0; i < n; i++) {
+        v->n[i % groups] += 5000;
+        v->y[i % groups] += i * wrong / n != (i + 1) * wrong / n ? 5000 : 0;
+    }
+    v->count = s->labelled[arm] = n;
+    v->weight2 = n * 5000 * 5000;
+    v->square = 5000. * (double)wrong;
+    s->bad[METRIC_WRONG][arm] = s->all[METRIC_WRONG][arm] = wrong;
+}
+
+/* n rewards: half of them a little more than the mean, half of them less. */
+static void set_reward(struct judge_counts *c, size_t arm, uint64_t n, double mean, double spread)
+{
+    struct judge_values *v = &c->values[1][arm];
+    memset(v, 0, sizeof(*v));
+    for (uint64_t i = 0; i < n; i++) {
+        double reward = mean + (i / STATS_GROUPS % 2 ? spread : -spread) * (i % 2 ? 1 : -1);
+        v->n[i % STATS_GROUPS] += 5000;
+        v->y[i % STATS_GROUPS] += 5000 * reward;
+        v->square += 5000 * reward * reward;
+    }
+    v->count = n;
+    v->weight2 = n * 5000 * 5000;
+}
+
+static void wrong_answers_fail(void **state)
+{
+    (void)state;
+    struct judge_counts c = counts_of(5000, 10000, 10000);
+    set_wrong(&c, JUDGE_STABLE, 1120, 134, 251);
+    set_wrong(&c, JUDGE_CANARY, 1043, 323, 251);
+    judge(&plain, &c, &j);
+    const struct judge_finding *f = &j.finding[METRIC_WRONG];
+    assert_int_equal(j.verdict, VERDICT_FAIL);
+    assert_int_equal(j.worst, METRIC_WRONG);
+    assert_true(f->ln_e >= f->trip && fabs(f->trip - log(200 / .1)) < 1e-12 && !f->by_limit && isfinite(f->ln_e));
+    assert_int_equal(f->answered[JUDGE_CANARY], 1043);
+    assert_int_equal(f->bad[JUDGE_CANARY], 323);
+    assert_true(fabs(f->difference.mid - (323. / 1043 - 134. / 1120)) < 1e-12);
+    assert_true(f->difference.low > .1 && f->difference.high < .28);
+    assert_true(fabs(f->risk.mid - 323. / 1043 / (134. / 1120)) < 1e-9 && f->risk.low > 1.5 && f->risk.high < 4);
+    static const char head[] = "feedback: 31 % of labelled answers wrong, stable 12 % (difference, always-valid 95 %: ",
+                      tail[] = " points) at a share of 50 %, of 1,043 answers against 1,120";
+    assert_memory_equal(j.text, head, sizeof(head) - 1);
+    assert_string_equal(j.text + strlen(j.text) - (sizeof(tail) - 1), tail);
+    /* Fewer of them wrong is no harm, and as many neither. */
+    set_wrong(&c, JUDGE_CANARY, 1043, 20, 251);
+    judged(&plain, &c, VERDICT_PASS, "no harm seen in 10,000 answers");
+    assert_int_equal(j.finding[METRIC_WRONG].verdict, VERDICT_PASS);
+    assert_true(j.finding[METRIC_WRONG].ln_e == 0);
+    set_wrong(&c, JUDGE_CANARY, 1043, 125, 251);
+    judge(&plain, &c, &j);
+    assert_int_equal(j.verdict, VERDICT_PASS);
+}
+
+static void feedback_needs_enough_of_it(void **state)
+{
+    (void)state;
+    struct judge_counts c = counts_of(5000, 10000, 10000);
+    set_wrong(&c, JUDGE_STABLE, 1000, 0, 251);
+    set_wrong(&c, JUDGE_CANARY, 49, 49, 49);
+    judged(&plain, &c, VERDICT_PASS, "no harm seen in 10,000 answers");
+    assert_int_equal(j.finding[METRIC_WRONG].verdict, VERDICT_NODATA);
+    set_wrong(&c, JUDGE_CANARY, 50, 50, 50);
+    judge(&plain, &c, &j);
+    assert_int_equal(j.verdict, VERDICT_FAIL);
+    /* As many of them, but of a few users. */
+    set_wrong(&c, JUDGE_CANARY, 500, 500, 19);
+    judge(&plain, &c, &j);
+    assert_int_equal(j.finding[METRIC_WRONG].verdict, VERDICT_NODATA);
+    assert_int_equal(j.verdict, VERDICT_PASS);
+    set_wrong(&c, JUDGE_CANARY, 500, 500, 20);
+    judge(&plain, &c, &j);
+    assert_int_equal(j.verdict, VERDICT_FAIL);
+}
+
+/* The stable had luck so far: 50 right answers are no proof that it has no wrong ones. */
+static void who_was_never_wrong_is_not_sure(void **state)
+{
+    (void)state;
+    struct judge_counts c = counts_of(5000, 10000, 10000);
+    set_wrong(&c, JUDGE_STABLE, 50, 0, 50);
+    set_wrong(&c, JUDGE_CANARY, 2000, 60, 251);
+    judge(&plain, &c, &j);
+    assert_int_equal(j.verdict, VERDICT_PASS);
+    assert_int_equal(j.finding[METRIC_WRONG].verdict, VERDICT_PASS);
+    assert_true(j.finding[METRIC_WRONG].risk.low == 0 && isinf(j.finding[METRIC_WRONG].risk.high));
+}
+
+static void wrong_within_its_margin_and_limit(void **state)
+{
+    (void)state;
+    struct judge_counts c = counts_of(5000, 10000, 10000);
+    struct judge_rule lenient = {.alpha = .01, .margin = {[METRIC_WRONG] = 1}, .min_requests = 100};
+    struct judge_rule limited = lenient;
+    set_wrong(&c, JUDGE_STABLE, 2000, 200, 251);
+    set_wrong(&c, JUDGE_CANARY, 2000, 380, 251);
+    judge(&plain, &c, &j);
+    assert_int_equal(j.verdict, VERDICT_FAIL);
+    judge(&lenient, &c, &j);
+    assert_int_equal(j.verdict, VERDICT_PASS);
+    set_wrong(&c, JUDGE_CANARY, 2000, 700, 251);
+    judge(&lenient, &c, &j);
+    assert_int_equal(j.verdict, VERDICT_FAIL);
+    assert_non_null(strstr(j.text, " points), 2 times tolerated, at a share of 50 %"));
+    limited.limit[METRIC_WRONG] = .15;
+    set_wrong(&c, JUDGE_CANARY, 2000, 390, 251);
+    judged(&limited, &c, VERDICT_FAIL, "feedback: 20 % of 2,000 labelled answers wrong, above the limit of 15 %");
+    assert_true(j.finding[METRIC_WRONG].by_limit);
+    c.stratum[0].bad[METRIC_WRONG][JUDGE_CANARY] = 200; /* but of fewer users */
+    judge(&limited, &c, &j);
+    assert_int_equal(j.verdict, VERDICT_PASS);
+    c.stratum[0].all[METRIC_WRONG][JUDGE_CANARY] = 2001;
+    judged(&limited, &c, VERDICT_ERROR,
+           "the counts contradict themselves: at a share of 50 % the canary version gave 2000 answers, of them 2001 "
+           "wrong (wrong), and these to 200 users");
+}
+
+static void rewards(void **state)
+{
+    (void)state;
+    struct judge_counts c = counts_of(5000, 10000, 10000);
+    struct judge_rule lenient = {.alpha = .01, .margin = {[METRIC_REWARD] = .5}, .min_requests = 100};
+    set_reward(&c, JUDGE_STABLE, 2560, .62, .5);
+    set_reward(&c, JUDGE_CANARY, 2560, .41, .5);
+    judge(&plain, &c, &j);
+    assert_int_equal(j.verdict, VERDICT_FAIL);
+    assert_int_equal(j.worst, METRIC_REWARD);
+    const struct judge_finding *f = &j.finding[METRIC_REWARD];
+    assert_int_equal(f->answered[JUDGE_STABLE], 2560);
+    assert_true(fabs(f->rate[JUDGE_STABLE] - .62) < 1e-9 && fabs(f->difference.mid + .21) < 1e-9);
+    static const char head[] = "feedback: mean reward 0.41, stable 0.62 (difference, always-valid 95 %: -0.";
+    assert_memory_equal(j.text, head, sizeof(head) - 1);
+    judge(&lenient, &c, &j);
+    assert_int_equal(j.verdict, VERDICT_PASS);
+    set_reward(&c, JUDGE_CANARY, 2560, .9, .5);
+    judge(&plain, &c, &j);
+    assert_int_equal(j.verdict, VERDICT_PASS);
+    assert_true(j.finding[METRIC_REWARD].ln_e == 0);
+    /* Costs: less is more of them, and the margin is of their size. */
+    set_reward(&c, JUDGE_STABLE, 2560, -2, .5);
+    set_reward(&c, JUDGE_CANARY, 2560, -2.7, .5);
+    judge(&plain, &c, &j);
+    assert_int_equal(j.verdict, VERDICT_FAIL);
+    judge(&lenient, &c, &j);
+    assert_int_equal(j.verdict, VERDICT_PASS);
+    set_reward(&c, JUDGE_CANARY, 2560, -3.3, .5);
+    judge(&lenient, &c, &j);
+    assert_int_equal(j.verdict, VERDICT_FAIL);
+    /* All the same, but for the version: there is no spread to doubt it by, and still a number comes out. */
+    set_reward(&c, JUDGE_STABLE, 256, 0, 0);
+    set_reward(&c, JUDGE_CANARY, 256, 0, 0);
+    judge(&plain, &c, &j);
+    assert_int_equal(j.verdict, VERDICT_PASS);
+    set_reward(&c, JUDGE_CANARY, 256, -1, 0);
+    judge(&plain, &c, &j);
+    assert_int_equal(j.verdict, VERDICT_FAIL);
+    assert_true(isfinite(j.finding[METRIC_REWARD].ln_e));
 }
 
 /* ---- after the promotion ---- */
@@ -359,6 +528,33 @@ static void soak(void **state)
     assert_string_equal(j.text, "errors 9 % of 1,000 answers, above the limit of 5 %");
 }
 
+static void soak_of_feedback(void **state)
+{
+    (void)state;
+    double baseline[METRIC_COUNT] = {[METRIC_WRONG] = .12, [METRIC_REWARD] = 1};
+    struct judge_rule limited = {.alpha = .01, .limit = {[METRIC_WRONG] = .2}, .min_requests = 100};
+    struct judge_stratum now = {.answered = {0, 1000}, .labelled = {0, 400}};
+    now.bad[METRIC_WRONG][JUDGE_CANARY] = 60;
+    judge_soak(&plain, baseline, &now, &j);
+    assert_int_equal(j.verdict, VERDICT_PASS);
+    assert_int_equal(j.finding[METRIC_WRONG].verdict, VERDICT_PASS);
+    assert_int_equal(j.finding[METRIC_REWARD].verdict, VERDICT_NODATA);
+    now.bad[METRIC_WRONG][JUDGE_CANARY] = 160;
+    judge_soak(&plain, baseline, &now, &j);
+    assert_int_equal(j.verdict, VERDICT_FAIL);
+    assert_string_equal(j.text,
+                        "feedback: 40 % of 400 labelled answers wrong, above 24 % (the version before it had 12 %)");
+    baseline[METRIC_WRONG] = 1; /* nobody told how the version before it did */
+    judge_soak(&plain, baseline, &now, &j);
+    assert_int_equal(j.verdict, VERDICT_PASS);
+    assert_true(isnan(j.finding[METRIC_WRONG].rate[JUDGE_STABLE]));
+    judge_soak(&limited, baseline, &now, &j);
+    assert_string_equal(j.text, "feedback: 40 % of 400 labelled answers wrong, above the limit of 20 %");
+    now.bad[METRIC_WRONG][JUDGE_CANARY] = 401;
+    judge_soak(&plain, baseline, &now, &j);
+    assert_string_equal(j.text, "the counts contradict themselves: 401 wrong answers (wrong) of 400");
+}
+
 /* ---- as JSON ---- */
 
 static void as_json(void **state)
@@ -383,11 +579,13 @@ static void as_json(void **state)
         "\"broken\":false},\"stable_sick\":false,\"findings\":[{\"metric\":\"errors\",\"verdict\":\"fail\",\"dry\":"
         "false,"
         "\"by_limit\":false,\"ln_e\":13.95642",
-        "\"ln_e_limit\":0.0,\"trip\":5.99146",
+        "\"ln_e_limit\":0.0,\"trip\":6.09682",
         "\"stable\":{\"answered\":19800,\"bad\":70,\"all\":70,\"rate\":0.0035353",
         "\"canary\":{\"answered\":1043,\"bad\":20,\"all\":20,\"rate\":0.0191754",
         "\"risk\":{\"low\":2.28585",
         "{\"metric\":\"invalid\",\"verdict\":\"pass\"",
+        "{\"metric\":\"reward\",\"verdict\":\"nodata\"",
+        "\"difference\":{\"low\":null,\"mid\":null,\"high\":null},",
         "\"risk\":{\"low\":0.0,\"mid\":1.0,\"high\":null},\"requests_left\":null}]}",
     };
     for (size_t i = 0; i < COUNT_OF(parts); i++) {
@@ -409,7 +607,7 @@ static void long_sentence(void **state)
     for (size_t i = 0; i < c.n; i++) {
         c.stratum[i] = c.stratum[0];
         c.stratum[i].share_bp = 123 + (uint32_t)i;
-        for (size_t m = 0; m < METRIC_COUNT; m++) {
+        for (size_t m = 0; m < METRIC_WRONG; m++) {
             set_bad(&c, i, (enum judge_metric)m, n / 2, n / 2 + 1);
             c.stratum[i].all[m][JUDGE_CANARY] = n;
             rule.limit[m] = .0123456;
@@ -438,7 +636,13 @@ int main(void)
         cmocka_unit_test(stable_sick_and_worse),
         cmocka_unit_test(broken_ratio),
         cmocka_unit_test(requests_left),
+        cmocka_unit_test(wrong_answers_fail),
+        cmocka_unit_test(feedback_needs_enough_of_it),
+        cmocka_unit_test(who_was_never_wrong_is_not_sure),
+        cmocka_unit_test(wrong_within_its_margin_and_limit),
+        cmocka_unit_test(rewards),
         cmocka_unit_test(soak),
+        cmocka_unit_test(soak_of_feedback),
         cmocka_unit_test(as_json),
         cmocka_unit_test(long_sentence),
     };

@@ -33,6 +33,9 @@ static void same_policy(const struct rollout_policy *a, const struct rollout_pol
     assert_int_equal(a->error_limit_bp, b->error_limit_bp);
     assert_int_equal(a->slow_limit_bp, b->slow_limit_bp);
     assert_int_equal(a->invalid_limit_bp, b->invalid_limit_bp);
+    assert_int_equal(a->wrong_limit_bp, b->wrong_limit_bp);
+    assert_int_equal(a->wrong_margin_bp, b->wrong_margin_bp);
+    assert_int_equal(a->reward_margin_bp, b->reward_margin_bp);
     assert_int_equal(a->dry_run, b->dry_run);
     assert_int_equal(a->on_inconclusive, b->on_inconclusive);
     assert_int_equal(a->on_nodata, b->on_nodata);
@@ -61,6 +64,9 @@ static struct rollout_policy full(void)
         .error_limit_bp = 9999,
         .slow_limit_bp = 100,
         .invalid_limit_bp = 1,
+        .wrong_limit_bp = 2500,
+        .wrong_margin_bp = 10000,
+        .reward_margin_bp = 50,
         .dry_run = true,
         .on_inconclusive = UNCLEAR_HOLD,
         .on_nodata = SILENCE_ABORT,
@@ -125,6 +131,8 @@ static void the_judges_rule(void **state)
     assert_true(r.margin[METRIC_SLOW95] == 0.0005 && r.margin[METRIC_SLOW99] == 0.0005);
     assert_true(r.limit[METRIC_ERRORS] == 0.9999 && r.limit[METRIC_INVALID] == 0.0001);
     assert_true(r.limit[METRIC_SLOW95] == 0.01 && r.limit[METRIC_SLOW99] == 0);
+    assert_true(r.limit[METRIC_WRONG] == 0.25 && r.margin[METRIC_WRONG] == 1);
+    assert_true(r.limit[METRIC_REWARD] == 0 && r.margin[METRIC_REWARD] == 0.005);
     for (size_t m = 0; m < METRIC_COUNT; m++) {
         assert_false(r.dry[m]); /* a dry run is judged like any other */
     }
@@ -152,6 +160,7 @@ static void from_weir_yaml(void **state)
         {"interval: 1ms", "1ms is below the least, 100ms"},
         {"alpha_ppm: 0", "below the least"},
         {"max_errors: 100%", "100% is above the most, 99.99%"},
+        {"max_wrong: 100%", "100% is above the most, 99.99%"},
         {"margin: 101%", "above the most"},
         {"on_inconclusive: promote", "'promote' is not advance or hold"},
         {"on_nodata: advance", "'advance' is not hold or abort"},
@@ -169,7 +178,8 @@ static void from_weir_yaml(void **state)
         "{steps: '0.01%,0.25%,12.25%,99.99%', bake: 1us, warmup: 1500ms, interval: 1h, min_requests: 1000000000,\n"
         "alpha_ppm: 1, margin: 100%, slow_margin: 0.05%, max_errors: 99.99%, max_slow: 1%, max_invalid: 0.01%,\n"
         "dry_run: on, on_inconclusive: hold, on_nodata: abort, supersede: refuse, nodata_timeout: 0,\n"
-        "step_timeout: 90s, pause_timeout: 2d, soak: 365d, error_limit: 1000}",
+        "step_timeout: 90s, pause_timeout: 2d, soak: 365d, error_limit: 1000,\n"
+        "max_wrong: 25%, wrong_margin: 100%, reward_margin: 0.5%}",
         &e);
     if (code != ERR_OK) {
         fail_msg("%s", e.text);
@@ -253,12 +263,13 @@ static void written_and_read(const struct rollout_policy *p)
     buf_done(&b);
 }
 
+#define LATER "\"max_wrong\":\"0%\",\"wrong_margin\":\"0%\",\"reward_margin\":\"0%\""
 static const char stored[] =
     "{\"name\":\"default\",\"steps\":\"1%,5%,10%,25%,50%\",\"automatic\":true,\"bake\":\"10m\",\"warmup\":\"30s\","
     "\"interval\":\"1s\",\"min_requests\":100,\"alpha_ppm\":10000,\"margin\":\"0%\",\"slow_margin\":\"10%\","
     "\"max_errors\":\"0%\",\"max_slow\":\"0%\",\"max_invalid\":\"0%\",\"dry_run\":false,"
     "\"on_inconclusive\":\"advance\",\"on_nodata\":\"hold\",\"nodata_timeout\":\"1d\",\"error_limit\":4,"
-    "\"step_timeout\":\"6h\",\"pause_timeout\":\"0\",\"soak\":\"1h\",\"supersede\":\"replace\"}";
+    "\"step_timeout\":\"6h\",\"pause_timeout\":\"0\",\"soak\":\"1h\",\"supersede\":\"replace\"," LATER "}";
 
 static void there_and_back(void **state)
 {
@@ -309,6 +320,21 @@ static struct str with(char *out, size_t cap, const char *text, const char *from
     int n = snprintf(out, cap, "%.*s%s%s", (int)(at - text), text, to, at + strlen(from));
     assert_true(n >= 0 && (size_t)n < cap);
     return (struct str){out, (size_t)n};
+}
+
+/* What an older release has stored: it knew nothing of feedback. */
+static void of_an_older_release(void **state)
+{
+    (void)state;
+    struct rollout_policy p, want;
+    struct err e = {0};
+    char text[2048];
+
+    policy_default(&want, "default");
+    assert_int_equal(policy_read(&p, with(text, sizeof(text), stored, "," LATER, ""), &e), ERR_OK);
+    same_policy(&p, &want);
+    assert_int_equal(policy_read(&p, with(text, sizeof(text), stored, "\"max_wrong\":\"0%\",", ""), &e), ERR_OK);
+    same_policy(&p, &want);
 }
 
 struct change {
@@ -511,7 +537,7 @@ int main(void)
         cmocka_unit_test(defaults), cmocka_unit_test(the_judges_rule),         cmocka_unit_test(from_weir_yaml),
         cmocka_unit_test(steps),    cmocka_unit_test(there_and_back),          cmocka_unit_test(hostile_policies),
         cmocka_unit_test(mutants),  cmocka_unit_test(progress_there_and_back), cmocka_unit_test(hostile_progress),
-        cmocka_unit_test(names),
+        cmocka_unit_test(names),    cmocka_unit_test(of_an_older_release),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -127,9 +127,32 @@ static void a_series_is_idle_when_nobody_holds_it(void **state)
     series_free(NULL);
 }
 
+static void what_was_told_wrong_is_corrected(void **state)
+{
+    struct series *s = series_new(3, 2);
+    struct series_sum sum;
+
+    (void)state;
+    series_correct(s, 0, true);
+    series_correct(s, 1, false);
+    series_recorrect(s, 0, true, false);
+    series_recorrect(s, 1, false, true);
+    series_recorrect(s, 1, true, true);
+    series_reward(s, 1, 2);
+    series_rereward(s, 1, 2, -.5);
+    series_sum(s, &sum);
+    assert_int_equal(sum.feedback_n, 2);
+    assert_int_equal(sum.feedback_correct, 1);
+    assert_int_equal(sum.reward_n, 1);
+    assert_true(sum.reward_sum == -.5);
+    series_sum_done(&sum);
+    series_free(s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(what_was_told_wrong_is_corrected),
         cmocka_unit_test(users_are_counted_within_one_percent),
         cmocka_unit_test(parts_add_up),
         cmocka_unit_test(classes_beyond_the_table_are_counted_together),

@@ -55,7 +55,8 @@ static void assert_sound(const struct judge_counts *c)
         for (unsigned a = 0; a < JUDGE_ARMS; a++) {
             for (unsigned m = 0; m < METRIC_COUNT; m++) {
                 assert_true(c->stratum[i].bad[m][a] <= c->stratum[i].all[m][a]);
-                assert_true(c->stratum[i].all[m][a] <= c->stratum[i].answered[a]);
+                assert_true(c->stratum[i].all[m][a] <=
+                            (m == METRIC_WRONG ? c->stratum[i].labelled : c->stratum[i].answered)[a]);
             }
         }
     }
@@ -281,6 +282,130 @@ static void slow_is_found_while_open_and_counted_once(void **state)
     assert_int_equal(s.all[METRIC_SLOW95][CANARY], 2);
     assert_int_equal(s.bad[METRIC_SLOW95][CANARY], 1);
     tally_free(t);
+}
+
+/* ---- feedback ---- */
+
+/* Sums over the groups of users. */
+static double sum_of(const struct judge_values *v, double *y, unsigned *groups)
+{
+    double n = 0;
+
+    *y = 0;
+    *groups = 0;
+    for (unsigned g = 0; g < STATS_GROUPS; g++) {
+        n += (double)v->n[g];
+        *y += v->y[g];
+        *groups += v->n[g] > 0;
+    }
+    return n;
+}
+
+static void labels_count_all_and_the_first_wrong_of_a_user(void **state)
+{
+    struct tally *t = tally_new(2, NULL);
+    unsigned tenth = tally_stratum(t, 1000), groups;
+    struct judge_counts c;
+    double y;
+
+    (void)state;
+    for (uint64_t user = 0; user < 2; user++) {
+        struct tally_answer a = {.key = key_of(user), .stratum = tenth, .arm = CANARY};
+
+        request(t, 0, tenth, CANARY, a.key, 0, 1);
+        for (uint64_t i = 0; i < 10; i++) {
+            a.id = key_of(100 + i);
+            tally_label(t, i % 2, &a, user == 0 && i >= 5);
+        }
+    }
+    tally_label(t, 1, &(struct tally_answer){.id = 7, .stratum = tenth, .arm = STABLE}, true);
+    tally_label(t, 0, &(struct tally_answer){.id = 9, .stratum = tenth, .arm = STABLE}, true);
+    tally_sum(t, &c);
+    assert_int_equal(c.stratum[0].labelled[CANARY], 20);
+    assert_int_equal(c.stratum[0].all[METRIC_WRONG][CANARY], 5);
+    assert_int_equal(c.stratum[0].bad[METRIC_WRONG][CANARY], 1);
+    assert_int_equal(c.stratum[0].bad[METRIC_WRONG][STABLE], 2); /* without a key each counts */
+    assert_sound(&c);
+    const struct judge_values *v = &c.values[0][CANARY];
+    assert_int_equal(v->count, 20);
+    assert_true(sum_of(v, &y, &groups) == 20 * 9000 && y == 5 * 9000 && groups == 2);
+    assert_true(v->square == 5 * 9000. && v->weight2 == 20 * 9000ull * 9000);
+    assert_true(sum_of(&c.values[0][STABLE], &y, &groups) == 2 * 1000 && y == 2 * 1000 && groups == 2);
+    assert_int_equal(c.values[1][CANARY].count, 0);
+    tally_free(t);
+}
+
+static void rewards_weigh_what_their_share_says(void **state)
+{
+    struct tally *t = tally_new(2, NULL);
+    unsigned one = tally_stratum(t, 100), half = tally_stratum(t, 5000), groups;
+    struct tally_answer a = {.key = key_of(1), .stratum = one, .arm = STABLE};
+    struct judge_counts c;
+    double y;
+
+    (void)state;
+    tally_reward(t, 0, &a, 2);
+    a.stratum = half;
+    tally_reward(t, 1, &a, -3);
+    tally_sum(t, &c);
+    const struct judge_values *v = &c.values[1][STABLE];
+    assert_int_equal(v->count, 2);
+    assert_true(sum_of(v, &y, &groups) == 5100 && y == 200 - 15000. && groups == 1);
+    assert_true(v->square == 100 * 4 + 5000 * 9. && v->weight2 == 100 * 100 + 5000 * 5000);
+    assert_int_equal(c.stratum[0].labelled[STABLE] + c.stratum[1].labelled[STABLE], 0);
+    /* A soak has nothing to weigh it against; its labels are counted all the same. */
+    a.stratum = tally_stratum(t, 10000);
+    a.arm = CANARY;
+    tally_reward(t, 0, &a, 1);
+    tally_label(t, 0, &a, false);
+    tally_sum(t, &c);
+    assert_int_equal(c.values[1][CANARY].count + c.values[0][CANARY].count, 0);
+    assert_int_equal(c.stratum[2].labelled[CANARY], 1);
+    tally_free(t);
+}
+
+static void feedback_of_a_share_that_made_room_is_lost(void **state)
+{
+    struct tally *t = tally_new(1, NULL);
+    struct tally_answer a = {.id = 3, .arm = CANARY, .stratum = tally_stratum(t, 77)};
+    struct judge_counts c;
+
+    (void)state;
+    for (uint32_t i = 1; i <= JUDGE_STRATA; i++) { /* the first one, as empty as the others, goes */
+        tally_stratum(t, 100 + i);
+    }
+    tally_label(t, 0, &a, true);
+    tally_reward(t, 0, &a, 1);
+    tally_sum(t, &c);
+    assert_int_equal(c.values[0][CANARY].count + c.values[1][CANARY].count, 0);
+    for (size_t i = 0; i < c.n; i++) {
+        assert_int_equal(c.stratum[i].labelled[CANARY], 0);
+    }
+    tally_free(t);
+}
+
+static void feedback_goes_on_after_a_restart(void **state)
+{
+    struct tally *t = tally_new(1, NULL), *next;
+    struct tally_answer a = {.key = key_of(1), .stratum = tally_stratum(t, 500), .arm = CANARY};
+    struct judge_counts c;
+
+    (void)state;
+    tally_label(t, 0, &a, true);
+    tally_reward(t, 0, &a, .5);
+    tally_sum(t, &c);
+    next = tally_new(1, &c);
+    assert_true(tally_id(t) != 0 && tally_id(t) != tally_id(next));
+    tally_free(t);
+    a.stratum = tally_stratum(next, 500);
+    tally_label(next, 0, &a, false);
+    tally_reward(next, 0, &a, 1.5);
+    tally_sum(next, &c);
+    assert_int_equal(c.values[0][CANARY].count, 2);
+    assert_true(c.values[1][CANARY].square == 9500 * (.25 + 2.25));
+    assert_int_equal(c.stratum[0].labelled[CANARY], 2);
+    assert_int_equal(c.stratum[0].all[METRIC_WRONG][CANARY], 1);
+    tally_free(next);
 }
 
 /* ---- its life ---- */
@@ -547,6 +672,10 @@ static void strata_make_room_while_threads_count(void **state)
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
+        cmocka_unit_test(labels_count_all_and_the_first_wrong_of_a_user),
+        cmocka_unit_test(rewards_weigh_what_their_share_says),
+        cmocka_unit_test(feedback_of_a_share_that_made_room_is_lost),
+        cmocka_unit_test(feedback_goes_on_after_a_restart),
         cmocka_unit_test(strata_are_told_apart_by_their_share),
         cmocka_unit_test(without_a_key_every_request_counts),
         cmocka_unit_test(a_user_counts_once_whoever_serves_it),

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The statistics of the judge: the formulas of stats.h, arranged so that large counts do not cancel each other away.
+/* The formulas of stats.h, arranged so that large counts do not cancel each other away.
  *
  * ln G(z) = (z - 1/2) ln z - z + ln(2 pi)/2 + rest(z). In a mixture's e-value the large parts of these join to the
  * divergence between what was counted and what was expected, which is taken from their difference and not from the
@@ -9,7 +9,7 @@
  * is then a ratio of two such fractions: the densities, which may be far below what a double can hold, are gone.
  *
  * Pure. */
-#include "control/stats.h"
+#include "base/stats.h"
 
 #include <float.h>
 #include <math.h>

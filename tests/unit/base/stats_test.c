@@ -10,7 +10,7 @@
 
 #include <cmocka.h>
 
-#include "control/stats.h"
+#include "base/stats.h"
 
 static void near_to(double value, double wanted, double tolerance, int line)
 {

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The statistics of the judge: evidence that may be looked at after every request, and intervals that stay true however
- * often they are looked at. Natural logarithms; B is the beta function, I the regularised incomplete beta.
+/* Statistics to judge and compare by: evidence that may be looked at after every request, and intervals that stay true
+ * however often they are looked at. Natural logarithms; B is the beta function, I the regularised incomplete beta.
  *
  * An e-value measures evidence against a hypothesis: while that is true, its mean stays 1 at every moment, so it ever
  * exceeds 1/alpha with a probability of at most alpha (Ville's inequality). E-values of parts that follow each other
  * multiply: their logarithms are added.
  *
  * Pure; any thread. */
-#ifndef WEIR_CONTROL_STATS_H
-#define WEIR_CONTROL_STATS_H
+#ifndef WEIR_BASE_STATS_H
+#define WEIR_BASE_STATS_H
 
 #include "base/base.h"
 

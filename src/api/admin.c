@@ -253,14 +253,6 @@ static void show_doctor(struct request *r)
     http_reply_end(r->x);
 }
 
-static void not_yet(struct request *r)
-{
-    struct err e;
-
-    err_set(&e, ERR_UNIMPLEMENTED, "%s %s is not part of this server yet", r->route->method, r->route->pattern);
-    reply_err(r, &e);
-}
-
 /* ---- the table ---- */
 
 /* clang-format off */
@@ -288,8 +280,9 @@ const struct api_route admin_routes[] = {
     {"GET", "/admin/models/{model}/capture/records", admin_capture_records, NULL, ADMIN_BODY,
      "its lines, streamed: ?since=MS&until=MS&limit=N&kind=request|feedback"},
     {"GET", "/admin/models/{model}/samples", admin_samples, NULL, ADMIN_BODY, "sample requests of the stable version"},
-    {"GET", "/admin/models/{model}/experiment", not_yet, NULL, ADMIN_BODY, "the running experiment"},
-    {"POST", "/admin/models/{model}/experiment", not_yet, NULL, ADMIN_BODY, "start, stop"},
+    {"GET", "/admin/models/{model}/experiment", admin_show_experiment, NULL, ADMIN_BODY,
+     "the running or the last experiment"},
+    {"POST", "/admin/models/{model}/experiment", admin_change_experiment, NULL, ADMIN_BODY, "start, ship, stop"},
 };
 /* clang-format on */
 const size_t n_admin_routes = COUNT_OF(admin_routes);

@@ -304,6 +304,9 @@ static void put_version_members(struct buf *b, const struct version *v, const st
     json_key(b, "stats");
     BUF_LIT(b, "{");
     version_sum(v, &sum);
+    if (experiment_running(v->model) && experiment_hides(v->model)) {
+        series_hide_feedback(&sum);
+    }
     json_stats(b, &sum);
     series_sum_done(&sum);
     BUF_LIT(b, "}");

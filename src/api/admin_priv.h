@@ -118,6 +118,12 @@ const char *place_name(const struct model *m);
 /* Starts a JSON reply; the body is appended to what it returns, then http_reply_end. */
 struct buf *json_reply(struct request *r, int status);
 
+/* ---- experiments as JSON (admin_experiment.c) ---- */
+void json_experiment(struct buf *b, const struct model *m); /* of a rollout whose policy_tests */
+/* The model's running or last experiment is invalid: what feedback says of its arms is told nobody. */
+bool experiment_hides(const struct model *m);
+void series_hide_feedback(struct series_sum *s); /* as if there had been none */
+
 /* ---- metrics (metrics.c) ---- */
 void metrics_write(struct buf *b, struct control *c, const struct admin_facts *f);
 /* A label's value without its quotes: escaped, and UTF-8 whatever s is. */
@@ -140,6 +146,8 @@ void admin_capture_records(struct request *r);
 extern const struct api_stages admin_push;
 void admin_show_rollout(struct request *r);
 void admin_change_rollout(struct request *r);
+void admin_show_experiment(struct request *r);
+void admin_change_experiment(struct request *r);
 void admin_rollback(struct request *r);
 void admin_show_shadow(struct request *r);
 void admin_change_shadow(struct request *r);

@@ -176,17 +176,24 @@ void json_rollout(struct buf *b, const struct model *m)
     }
     put_place(b, m);
     put_judged(b, m);
+    if (policy_tests(&m->policy)) {
+        json_key(b, "experiment");
+        json_experiment(b, m);
+    }
     BUF_LIT(b, "}");
 }
 
 /* ---- arms ---- */
 
-static void put_arm(struct buf *b, enum arm arm, int64_t version, int64_t share_bp, const struct series *s)
+static void put_arm(struct buf *b, enum arm arm, int64_t version, int64_t share_bp, const struct series *s, bool hide)
 {
     struct series_sum sum = {0};
 
     if (s) {
         series_sum(s, &sum);
+    }
+    if (hide) {
+        series_hide_feedback(&sum);
     }
     json_comma(b);
     BUF_LIT(b, "{");
@@ -223,13 +230,15 @@ void admin_arms_json(struct buf *b, const struct model *m)
 {
     const struct rollout_row *r = &m->rollout;
     int64_t share = share_now(m);
+    bool fixed = policy_tests(&m->policy) && !rollout_soaking(m); /* an experiment's arms are of one size */
 
     BUF_LIT(b, "[");
     if (r->id[0] && !(rollout_soaking(m) && m->evidence && put_kept_stable(b, m->evidence))) {
-        put_arm(b, ARM_STABLE, r->stable, WHOLE_BP - share, rollout_soaking(m) ? NULL : m->stable_series);
+        put_arm(b, ARM_STABLE, r->stable, fixed ? share : WHOLE_BP - share,
+                rollout_soaking(m) ? NULL : m->stable_series, experiment_hides(m));
     }
     if (r->id[0]) {
-        put_arm(b, ARM_CANARY, r->canary, share, candidate_series(m));
+        put_arm(b, ARM_CANARY, r->canary, share, candidate_series(m), experiment_hides(m));
     }
     BUF_LIT(b, "]");
 }

@@ -69,4 +69,13 @@ uint64_t predicted_rows(const struct predictor *p, const struct job_result *r);
 void feedback_run(struct request *r);
 void feedback_finished(struct request *r);
 
+/* ---- goals.c: what the goal of an experiment is told ---- */
+/* What became of an answer of the model's running rollout, on this arm (JUDGE_STABLE, JUDGE_CANARY): it is counted if
+ * that is an experiment with this kind of goal. key: of the user, or else of the request. This plane's thread. */
+void goal_value(struct plane *p, const struct route *t, unsigned arm, enum goal_kind kind, uint64_t key, double value);
+/* Of a request that is counted in `series`, and holds it, where the model's running experiment has this series as an
+ * arm: the mean of the goal's output, where that is GOAL_OUTPUT and the reply has it. info: of the version that ran. */
+void goal_output(struct plane *p, struct str model, const struct series *series, uint64_t key,
+                 const struct model_info *info, const struct job_result *job);
+
 #endif

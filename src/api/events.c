@@ -49,6 +49,8 @@ void event_type(struct buf *out, const char *kind)
         {"pushed", "version.pushed"},
         {"failed", "version.failed"},
         {"rollout_started", "rollout.started"},
+        {"experiment_started", "experiment.started"},
+        {"experiment_result", "experiment.result"},
         {"rollout_bake", "rollout.bake"},
         {"rollout_step", "rollout.step"},
         {"share_set", "rollout.step"}, /* by a person */

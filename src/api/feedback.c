@@ -46,11 +46,15 @@ static void first_value(struct plane *p, const struct route *t, const struct joi
         shadow_feedback(p, str_of(t->name), e->key, v->label, v->correct);
     }
     if (t->tally && e->tally == tally_id(t->tally)) {
+        uint64_t key = e->answer.key ? e->answer.key : e->answer.id;
+
         if (v->has_correct) {
             tally_label(t->tally, p->shard->index, &e->answer, !v->correct);
+            goal_value(p, t, e->answer.arm, GOAL_ACCURACY, key, v->correct ? 1 : 0);
         }
         if (v->has_reward) {
             tally_reward(t->tally, p->shard->index, &e->answer, v->reward);
+            goal_value(p, t, e->answer.arm, GOAL_REWARD, key, v->reward);
         }
     }
 }

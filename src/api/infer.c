@@ -40,6 +40,7 @@ struct infer_state {
     int64_t version;
     enum arm arm;
     bool rollout, counted, submitted, parsed;
+    bool measured; /* an output of it is an experiment's goal */
     struct predictor predictor;
     const struct capture_rule *capture;
     uint64_t admitted; /* bytes */
@@ -250,6 +251,7 @@ static enum err_code choose(struct infer_state *s, const struct pick *p, uint64_
     s->arm = p->arm;
     s->rollout = p->rollout;
     s->series = p->series;
+    s->measured = p->route->goal_kind == GOAL_OUTPUT && p->arm != ARM_DIRECT;
     s->timeout_us = p->route->timeout_us;
     s->capture = p->route->capture;
     s->shadowed = p->route->shadow != NULL;
@@ -783,6 +785,9 @@ static void answer(struct infer_state *s, const struct infer_result *res)
     identify(s);
     if (!s->spoiled) {
         remember(s, res->job);
+    }
+    if (s->measured && !s->spoiled) {
+        goal_output(s->r->plane, s->model, s->series, hash64(s->key.p, s->key.n), sched_info(s->sched), res->job);
     }
     check_outputs(s, res->job);
     count_end(s, ERR_OK, res->queue_ns, res->compute_ns);

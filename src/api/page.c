@@ -329,7 +329,7 @@ static void put_arms(struct buf *b, const struct arms *a)
              (long long)ro->stable, (long long)ro->canary);
     row_begin(b, "Share");
     BUF_LIT(b, "<td>");
-    put_share(b, 10000 - ro->share_bp);
+    put_share(b, policy_tests(&a->m->policy) ? ro->share_bp : 10000 - ro->share_bp);
     BUF_LIT(b, "</td><td>");
     put_share(b, ro->share_bp);
     BUF_LIT(b, "</td><td></td></tr>\n");
@@ -436,6 +436,11 @@ static void put_judge(struct buf *b, const struct model *m)
         put_z(b, m->judgement.text);
         BUF_LIT(b, "</p>");
     }
+    if (experiment_running(m) && m->finding.text[0]) {
+        BUF_LIT(b, "<p class=\"say\"><strong>goal</strong>: ");
+        put_z(b, m->finding.text);
+        BUF_LIT(b, "</p>");
+    }
     rollout_waits(m, waits, sizeof(waits));
     if (waits[0]) {
         BUF_LIT(b, "<p class=\"say\"><strong>next</strong>: ");
@@ -453,6 +458,10 @@ static void put_rollout(struct buf *b, const struct model *m)
     }
     if (m->canary_series) {
         series_sum(m->canary_series, &a.sum[1]);
+    }
+    if (experiment_hides(m)) {
+        series_hide_feedback(&a.sum[0]);
+        series_hide_feedback(&a.sum[1]);
     }
     a.enough = a.sum[0].latency.n >= ENOUGH && a.sum[1].latency.n >= ENOUGH;
     BUF_LIT(b, "<section><h2>");

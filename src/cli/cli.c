@@ -67,6 +67,17 @@ static const struct opt_row rollout_options[] = {
     {"steps", 0, OPT_SHARES, "P%,P%", "start: by these steps instead of the policy's"},
     {"retry", 0, OPT_FLAG, NULL, "start: even if the version did harm before and is on hold"},
 };
+static const struct opt_row experiment_options[] = {
+    {"version", 0, OPT_COUNT, "N", "start: the version that is tested against the stable one"},
+    {"goal", 0, OPT_TEXT, "GOAL", "start: reward, accuracy (by feedback), or output:NAME[:lower]"},
+    {"share", 0, OPT_SHARE, "P%", "start: share of each of the two (default and most: 50%)"},
+    {"for", 0, OPT_DURATION, "TIME", "start: it ends by itself then, and the stable version stays (default 28d)"},
+    {"min", 0, OPT_TEXT, "TIME", "start: before it may be shipped (default 7d)"},
+    {"alpha", 0, OPT_TEXT, "A", "start: chance of a false result (default 0.05)"},
+    {"margin", 0, OPT_SHARE, "P%", "start: it may be shipped if it is worse by no more than this (default 0%)"},
+    {"retry", 0, OPT_FLAG, NULL, "start: even if the version did harm before and is on hold"},
+    {"force", 0, OPT_FLAG, NULL, "ship: though its time is not over, or its goal does not speak for it"},
+};
 static const struct opt_row shadow_options[] = {
     {"version", 0, OPT_COUNT, "N", "start: the version that answers unseen"},
     {"share", 0, OPT_SHARE, "P%", "start: of how many of the stable version's answers (default 10%)"},
@@ -150,6 +161,17 @@ static const struct command commands[] = {
      "In every phase a canary that does harm is taken back by itself, and is on hold: it is not put out again without\n"
      "--retry. After the promotion the version before stays loaded while the new one is watched (soak).\n",
      ROWS(rollout_options), 2, 2, true, rollout_run},
+    {"experiment", "ACTION NAME", "test a new version against the stable one (A/B)",
+     "ACTION is one of\n"
+     "  start     test --version against the stable version with a --goal: each gets a fixed, equal share of the "
+     "users\n"
+     "  status    both side by side, what the goal says, and what may be done when\n"
+     "  ship      make the version the stable one, if the interval of its goal lies on the good side and the least\n"
+     "            time (--min) is over; else say why not, and fail\n"
+     "  stop      end it, the stable version stays\n"
+     "Shares are frozen until it ends. Guardrails stop it for harm, as in a rollout; after --for it ends by itself.\n"
+     "The interval stays true however often you look. If users are not split as ordered, the result is hidden.\n",
+     ROWS(experiment_options), 2, 2, true, experiment_run},
     {"promote", "NAME", "make the canary the stable version",
      "Makes the canary of NAME, or --version, its stable version. `weir rollback NAME` takes it back.\n",
      ROWS(promote_options), 1, 1, true, promote_run},

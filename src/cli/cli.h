@@ -74,6 +74,7 @@ int cli_feedback_run(struct cli *c);
 int rollout_run(struct cli *c);
 int promote_run(struct cli *c);
 int rollback_run(struct cli *c);
+int experiment_run(struct cli *c);
 int shadow_run(struct cli *c);
 int backtest_run(struct cli *c);
 int history_run(struct cli *c);

@@ -131,7 +131,9 @@ static void header(const struct page *p)
         buf_addz(p->out, policy ? ", " : "");
     }
     if (policy) {
-        buf_addz(p->out, p->manual ? "moved on by a person" : "policy ");
+        buf_addz(p->out, yyjson_is_obj(yyjson_obj_get(p->rollout, "experiment")) ? "an experiment"
+                         : p->manual                                             ? "moved on by a person"
+                                                                                 : "policy ");
         show_textz(p->out, p->manual ? "" : policy);
     }
     while (p->out->n > 0 && p->out->p[p->out->n - 1] == ' ') {
@@ -201,6 +203,12 @@ static void traffic(const struct page *p)
     BUF_LIT(p->out, "\n\n");
 }
 
+void rollout_traffic(struct buf *out, yyjson_val *rollout, const struct page_style *s)
+{
+    const struct page p = {.out = out, .rollout = rollout, .verdict = yyjson_obj_get(rollout, "verdict"), .style = s};
+    traffic(&p);
+}
+
 /* ---- what comes next ---- */
 
 static void next(const struct page *p)
@@ -254,6 +262,11 @@ static void find_hints(const struct page *p, struct hints *h)
     }
     if (is(p->state, "soaking")) {
         may(h, "back to the version before, at once", "weir rollback %s", m);
+        return;
+    }
+    if (yyjson_is_obj(yyjson_obj_get(p->rollout, "experiment"))) {
+        may(h, "what its goal says", "weir experiment status %s", m);
+        may(h, "end it; the stable version stays", "weir experiment stop %s", m);
         return;
     }
     if (is(p->phase, "paused")) {

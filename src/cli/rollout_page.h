@@ -14,6 +14,8 @@
 void rollout_page(struct buf *out, yyjson_val *root, const struct page_style *s);
 /* The page as one write that draws over what is on the screen, without wiping it first. */
 void rollout_redraw(struct buf *out, yyjson_val *root, const struct page_style *s, bool first);
+/* How users are split, as ordered and as they came; nothing while nobody came. rollout: its member "rollout". */
+void rollout_traffic(struct buf *out, yyjson_val *rollout, const struct page_style *s);
 /* It runs or soaks: something may still happen. */
 bool rollout_goes_on(yyjson_val *root);
 

@@ -15,6 +15,7 @@
  * longer than that plus ten times the p99 of whole requests plus a second.
  *
  * Thread: control. */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <yyjson.h>
@@ -113,6 +114,10 @@ char *counts_text(const struct model *m)
     }
     BUF_LIT(&b, "]");
     put_feedback(&b, c);
+    if (m->values) {
+        BUF_LIT(&b, ",\"goal\":");
+        goal_counts_json(&b, m->values);
+    }
     BUF_LIT(&b, "}");
     text = b.over || b.lack ? NULL : xstrndup(b.p, b.n);
     buf_done(&b);
@@ -212,7 +217,67 @@ static void counts_read(struct model *m, const char *text)
     if (!ok) {
         m->counts = (struct judge_counts){0};
     }
+    if (m->values && !goal_counts_read(m->values, yyjson_obj_get(root, "goal"))) {
+        *m->values = (struct goal_counts){0};
+    }
     yyjson_doc_free(doc);
+}
+
+/* ---- the goal of an experiment ---- */
+
+bool experiment_running(const struct model *m)
+{
+    return rollout_running(m) && policy_tests(&m->policy);
+}
+
+/* What is counted of the goal belongs to the rollout, and stays to be looked at when it has ended. */
+static void values_begin(struct model *m)
+{
+    free(m->values);
+    m->values = policy_tests(&m->policy) ? xcalloc(1, sizeof(*m->values)) : NULL;
+    m->finding = (struct experiment_finding){0};
+}
+
+static void new_goal(struct model *m)
+{
+    control_retire_goal(m->control, m->goal);
+    m->goal = experiment_running(m) ? goal_new(m->control->spec.n_shards, m->values) : NULL;
+    if (experiment_running(m) && !m->goal) {
+        log_error("control", "no memory to count with: the experiment's goal is not counted model=%s", m->row.name);
+    }
+}
+
+/* What the guardrails of feedback have counted would tell the goal's result. */
+static void hide_feedback(struct judgement *j)
+{
+    for (unsigned k = METRIC_WRONG; k < METRIC_COUNT; k++) {
+        struct judge_finding *f = &j->finding[k];
+
+        *f = (struct judge_finding){.verdict = f->verdict,
+                                    .dry = f->dry,
+                                    .by_limit = f->by_limit,
+                                    .trip = f->trip,
+                                    .difference = {-INFINITY, NAN, INFINITY},
+                                    .risk = {0, 1, INFINITY},
+                                    .requests_left = INFINITY};
+    }
+    if (j->worst >= METRIC_WRONG && j->verdict == VERDICT_INCONCLUSIVE) {
+        snprintf(j->text, sizeof(j->text), "a suspicion, no proof yet, by feedback that can not be compared");
+    }
+}
+
+static void find_result(struct model *m)
+{
+    if (m->goal) {
+        goal_sum(m->goal, m->values);
+    }
+    if (m->values) {
+        experiment_judge(&m->policy.experiment, m->values, m->rollout.stable, m->rollout.canary,
+                         m->progress.invalid || (experiment_running(m) && m->judgement.ratio_broken), &m->finding);
+        if (m->finding.result == RESULT_HIDDEN) {
+            hide_feedback(&m->judgement);
+        }
+    }
 }
 
 /* ---- beginning, going on, ending ---- */
@@ -246,6 +311,7 @@ static void start_clock(struct model *m)
     m->judged_us = m->saved_us = clock_us();
     m->judged = m->ordered = false;
     m->told = VERDICT_NODATA;
+    m->told_result = RESULT_UNCLEAR;
     m->told_us = 0;
     m->judgement = (struct judgement){0};
     if (c->conduct.slot == 0) {
@@ -260,6 +326,7 @@ static void new_tally(struct model *m)
     if (!m->tally) {
         log_error("control", "no memory to count with: the rollout is not judged model=%s", m->row.name);
     }
+    new_goal(m);
     start_clock(m);
 }
 
@@ -267,6 +334,7 @@ void conduct_begin(struct model *m)
 {
     m->counts = (struct judge_counts){0};
     memset(m->baseline, 0, sizeof(m->baseline));
+    values_begin(m);
     new_tally(m);
     freeze(m);
 }
@@ -311,7 +379,9 @@ void conduct_soak(struct model *m)
 void conduct_end(struct model *m)
 {
     control_retire_tally(m->control, m->tally);
+    control_retire_goal(m->control, m->goal);
     m->tally = NULL;
+    m->goal = NULL;
     m->ordered = false;
     m->progress.phase = PHASE_ENDED;
 }
@@ -335,7 +405,9 @@ void conduct_resume(struct model *m, struct rollout_row *row)
     if (!conducted(m)) {
         m->progress.phase = PHASE_ENDED;
     }
+    values_begin(m);
     counts_read(m, row->counts);
+    find_result(m);
     rollout_row_done(&m->rollout);
     row->evidence = row->policy = row->progress = row->counts = NULL;
     if (conducted(m)) {
@@ -478,8 +550,13 @@ static enum err_code order_rows(struct order *o, struct err *e)
         if (promotion_fill(ch, o->step.next.phase == PHASE_SOAK, e) != ERR_OK) {
             return e->code;
         }
-        snprintf(ch->rollout_row.reason, sizeof(ch->rollout_row.reason), "version %lld was promoted by %s",
-                 (long long)m->rollout.canary, o->actor);
+        if (o->ev.kind == EVENT_SHIP) {
+            snprintf(ch->rollout_row.reason, sizeof(ch->rollout_row.reason), "version %lld was shipped by %s: %s",
+                     (long long)m->rollout.canary, o->actor, m->finding.text);
+        } else {
+            snprintf(ch->rollout_row.reason, sizeof(ch->rollout_row.reason), "version %lld was promoted by %s",
+                     (long long)m->rollout.canary, o->actor);
+        }
     } else if (o->step.act == ACT_COMPLETE) {
         ch->rollout_row = soak_over(m, o->step.text);
         ch->has_rollout = true;
@@ -525,6 +602,10 @@ static enum err_code order_prepare(struct change *ch, struct err *e)
     }
     if (strcmp(o->rollout, m->rollout.id) != 0) {
         return err_set(e, ERR_CONFLICT, "another rollout of '%s' has begun meanwhile", m->row.name);
+    }
+    if (o->ev.kind == EVENT_SHIP) {
+        o->ev.judgement = &m->judgement;
+        o->ev.finding = &m->finding;
     }
     o->from = (enum rollout_phase)m->progress.phase;
     if (rollout_next(&m->policy, &m->progress, &o->ev, &o->step, e) != ERR_OK) {
@@ -609,7 +690,8 @@ void control_rollout_event(struct control *c, struct str model, enum rollout_eve
         done(ctx, &e);
         return;
     }
-    if (kind == EVENT_SET && rollout_running(m) && m->progress.share_bp == share_bp && !m->policy.automatic) {
+    if (kind == EVENT_SET && rollout_running(m) && m->progress.share_bp == share_bp && !m->policy.automatic &&
+        !policy_tests(&m->policy)) {
         e.code = ERR_OK; /* as it is already */
         done(ctx, &e);
         return;
@@ -626,9 +708,11 @@ void conduct_promote(struct model *m, struct str actor, void (*done)(void *ctx, 
 
 /* ---- judging ---- */
 
-/* A line of history that moves nothing: the verdict when it has changed, or what rollout_next found worth telling. */
+/* A line of history that moves nothing: the verdict when it has changed, or the result of an experiment's goal, or what
+ * rollout_next found worth telling. */
 struct remark {
     struct change change;
+    bool result;
     char text[400]; /* "": the verdict */
 };
 
@@ -641,7 +725,8 @@ static enum err_code remark_prepare(struct change *ch, struct err *e)
         return err_set(e, ERR_CONFLICT, "the rollout has ended");
     }
     if (r->text[0]) {
-        history_fill(&ch->history_row, m, m->rollout.canary, "rollout_verdict", JUDGE_ACTOR, "%s", r->text);
+        history_fill(&ch->history_row, m, m->rollout.canary, r->result ? "experiment_result" : "rollout_verdict",
+                     JUDGE_ACTOR, "%s", r->text);
     } else {
         history_fill(&ch->history_row, m, m->rollout.canary, "rollout_verdict", JUDGE_ACTOR, "%s: %s",
                      verdict_names[m->judgement.verdict], m->judgement.text);
@@ -662,19 +747,27 @@ static void remark_finish(struct change *ch, const struct err *e)
     free(CONTAINER_OF(ch, struct remark, change));
 }
 
-/* text: worth a line in any case; "": when the verdict is another one than history has, not too often. */
+/* text: worth a line in any case; "": when the verdict, or the result of a goal, is another one than history has, not
+ * too often. */
 static void tell_verdict(struct model *m, uint64_t now, const char *text)
 {
-    bool news = (int)m->judgement.verdict != m->told && now - m->told_us >= TOLD_US && !m->changing && !m->undo;
+    int result = m->goal ? (int)MAX(m->finding.result, RESULT_UNCLEAR) : m->told_result; /* few values: no news */
+    bool verdict = (int)m->judgement.verdict != m->told;
+    bool news = (verdict || result != m->told_result) && now - m->told_us >= TOLD_US && !m->changing && !m->undo;
     struct remark *r;
 
     if (!text[0] && !news) {
         return;
     }
-    m->told = (int)m->judgement.verdict;
-    m->told_us = now;
     r = xcalloc(1, sizeof(*r));
-    snprintf(r->text, sizeof(r->text), "%s", text);
+    r->result = !text[0] && !verdict;
+    if (r->result) {
+        m->told_result = result;
+    } else {
+        m->told = (int)m->judgement.verdict;
+    }
+    m->told_us = now;
+    snprintf(r->text, sizeof(r->text), "%s", r->result ? m->finding.text : text);
     r->change.model = m;
     r->change.prepare = remark_prepare;
     r->change.act = remark_act;
@@ -698,6 +791,9 @@ static void judge_now(struct model *m)
         judge_soak(&rule, m->baseline, &soak, &m->judgement);
     } else {
         judge(&rule, &m->counts, &m->judgement);
+    }
+    if (m->goal) {
+        find_result(m);
     }
     m->judged = true;
 }
@@ -731,7 +827,10 @@ static void harm(struct model *m, const struct rollout_step *step, uint64_t now)
 /* While what it asked for is being written, only harm counts. */
 static void look(struct model *m, uint64_t now)
 {
-    struct rollout_event ev = {.kind = EVENT_TICK, .elapsed_us = now - m->judged_us, .judgement = &m->judgement};
+    struct rollout_event ev = {.kind = EVENT_TICK,
+                               .elapsed_us = now - m->judged_us,
+                               .judgement = &m->judgement,
+                               .finding = m->goal ? &m->finding : NULL};
     struct rollout_step step;
     struct err e;
 
@@ -750,6 +849,7 @@ static void look(struct model *m, uint64_t now)
     } else if (m->ordered) {
         return;
     } else if (step.act == ACT_NONE) {
+        m->saved_us = step.next.invalid && !m->progress.invalid ? 0 : m->saved_us; /* that is not to be forgotten */
         m->progress = step.next;
         tell_verdict(m, now, step.text);
         save(m, now);
@@ -758,6 +858,29 @@ static void look(struct model *m, uint64_t now)
         m->told = (int)m->judgement.verdict;
         order_submit(m, &ev, JUDGE_ACTOR, NULL, NULL);
     }
+}
+
+void control_experiment_ship(struct control *c, struct str model, bool force, struct str actor,
+                             void (*done)(void *ctx, const struct err *e), void *ctx)
+{
+    struct rollout_event ev = {.kind = EVENT_SHIP, .force = force};
+    struct model *m = control_model(c, model);
+    struct err e;
+
+    if (!m) {
+        err_set(&e, ERR_NOT_FOUND, "no model '" STR_FMT "'", STR_ARG(model));
+    } else if (!experiment_running(m)) {
+        err_set(&e, ERR_CONFLICT,
+                "no experiment of '%s' is running: weir experiment start %s --version N --goal reward", m->row.name,
+                m->row.name);
+    } else {
+        if (m->tally) {
+            judge_now(m);
+        }
+        order_submit(m, &ev, actor, done, ctx);
+        return;
+    }
+    done(ctx, &e);
 }
 
 void conduct_timer(struct timer *t)

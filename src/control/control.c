@@ -539,6 +539,8 @@ void control_free(struct control *c)
         series_free(m->stable_series);
         series_free(m->canary_series);
         tally_free(m->tally);
+        goal_free(m->goal);
+        free(m->values);
         shadow_free(m->shadow);
         free(m->evidence);
         free(m->holds);

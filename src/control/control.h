@@ -146,9 +146,12 @@ struct model {
     struct judge_counts counts;    /* what it was judged on */
     struct tally *tally;           /* NULL unless a rollout runs or soaks */
     double baseline[METRIC_COUNT]; /* the stable's shares of bad answers in the whole rollout, 1: not known */
-    struct shadow *shadow;         /* the running or the last one since the start; NULL: there was none, or no memory */
-    struct shadow_row shadow_row;  /* version 0: none runs */
-    struct hold_row *holds;        /* artifacts of it that did harm */
+    struct goal *goal;             /* NULL unless an experiment runs */
+    struct goal_counts *values;    /* of the running or the last rollout, if that is an experiment: what it counted, */
+    struct experiment_finding finding; /* and what that says */
+    struct shadow *shadow;        /* the running or the last one since the start; NULL: there was none, or no memory */
+    struct shadow_row shadow_row; /* version 0: none runs */
+    struct hold_row *holds;       /* artifacts of it that did harm */
     size_t n_holds;
     _Atomic uint64_t *feedback; /* by enum feedback_result, since the server started, by connection threads; or NULL */
     /* private to control */
@@ -161,7 +164,7 @@ struct model {
     bool ordered;                          /* what a judgement asked for is on its way */
     bool saving;                           /* its progress is */
     bool shadow_ending;                    /* by itself; it is being written */
-    int told;                              /* the verdict that history has */
+    int told, told_result;                 /* the verdict and the result of a goal that history has */
     uint64_t told_us;
 };
 size_t control_models(const struct control *c,
@@ -221,6 +224,11 @@ void control_rollout_start(struct control *c, struct str model, int64_t number, 
  * rollout_next. */
 void control_rollout_event(struct control *c, struct str model, enum rollout_event_kind kind, uint32_t share_bp,
                            struct str actor, void (*done)(void *ctx, const struct err *e), void *ctx);
+/* The experiment's candidate becomes the stable version, if its goal speaks for it and its least time is over, or by
+ * force. ERR_CONFLICT: no experiment is running, or why it may not (rollout_next). To stop one: control_rollback. */
+void control_experiment_ship(struct control *c, struct str model, bool force, struct str actor,
+                             void (*done)(void *ctx, const struct err *e), void *ctx);
+bool experiment_running(const struct model *m);
 /* number 0: the canary, or with no rollout the newest ready version above the stable one. A rollout's own version goes
  * to the soak of its policy, if it has one. */
 void control_promote(struct control *c, struct str model, int64_t number, struct str actor,

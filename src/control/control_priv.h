@@ -55,6 +55,7 @@ struct series *control_series(struct control *c);
  * is the first that does not name it: there is one, soon. */
 void control_retire(struct control *c, struct version *v, struct series *s);
 void control_retire_tally(struct control *c, struct tally *t);   /* the same for a tally; NULL is fine */
+void control_retire_goal(struct control *c, struct goal *g);     /* for a goal */
 void control_retire_shadow(struct control *c, struct shadow *s); /* and for a shadow; NULL is fine */
 /* fn(arg) on this loop after every connection thread has been through its loop once more. */
 void control_grace(struct control *c, void (*fn)(struct control *c, void *arg), void *arg);

@@ -12,6 +12,7 @@
 const char *const rollout_phase_names[] = {"warmup", "bake", "paused", "soak", "ended", NULL};
 const char *const pause_reason_names[] = {"",       "person",       "ratio",        "stable_sick", "nodata",
                                           "errors", "inconclusive", "step_timeout", NULL};
+const char *const experiment_outcome_names[] = {"", "shipped", "kept", "harm", "invalid", "expired", NULL};
 
 #define HOURS(n) ((uint64_t)(n) * 3600000000u)
 enum { LONGEST_DAYS = 365 };
@@ -139,6 +140,18 @@ void policy_manual(struct rollout_policy *p, uint32_t share_bp)
     p->soak_us = p->nodata_timeout_us = p->step_timeout_us = p->pause_timeout_us = 0;
 }
 
+void policy_experiment(struct rollout_policy *p, uint32_t share_bp)
+{
+    policy_default(p, "experiment");
+    p->automatic = false;
+    p->n_steps = 1;
+    memset(p->step, 0, sizeof(p->step));
+    p->step[0] = share_bp;
+    p->warmup_us = p->nodata_timeout_us = p->step_timeout_us = p->pause_timeout_us = 0;
+    p->supersede = NEWER_REFUSED;
+    experiment_default(&p->experiment);
+}
+
 /* A dry run is the machine's matter: the judge is to see the same harm. */
 void policy_rule(const struct rollout_policy *p, struct judge_rule *out)
 {
@@ -233,6 +246,10 @@ void policy_json(struct buf *out, const struct rollout_policy *p)
     for (size_t i = 0; i < n_policy_settings; i++) {
         field_json(out, &policy_settings[i], p);
     }
+    if (policy_tests(p)) {
+        json_key(out, "experiment");
+        experiment_json(out, &p->experiment);
+    }
     BUF_LIT(out, "}");
 }
 
@@ -299,10 +316,26 @@ static enum err_code text_read(struct reading *in, bool is_name, struct rollout_
     return ERR_OK;
 }
 
+/* The value of the key "experiment": an object with its own reader. */
+static enum err_code tests_read(struct reading *in, struct str json, struct rollout_policy *p)
+{
+    size_t from;
+
+    if (json_next(&in->r) != JSON_OBJECT) {
+        return refuse(in, "experiment");
+    }
+    from = json_offset(&in->r) - 1;
+    if (!json_skip(&in->r)) {
+        return refuse(in, "experiment");
+    }
+    return experiment_read(&p->experiment, (struct str){json.p + from, json_offset(&in->r) - from}, in->e);
+}
+
 enum err_code policy_read(struct rollout_policy *p, struct str json, struct err *e)
 {
-    enum { NAME, STEPS, AUTOMATIC, FIRST };
-    struct setting table[FIRST + COUNT_OF(policy_settings)] = {{.name = "name"}, {.name = "steps"}, automatic_row};
+    enum { NAME, STEPS, AUTOMATIC, FIRST, TESTS = FIRST + COUNT_OF(policy_settings) }; /* the last may be absent */
+    struct setting table[TESTS + 1] = {
+        {.name = "name"}, {.name = "steps"}, automatic_row, [TESTS] = {.name = "experiment"}};
     struct reading in = {.what = "policy", .e = e};
     struct rollout_policy got = {0};
     enum err_code code = ERR_OK;
@@ -318,7 +351,9 @@ enum err_code policy_read(struct rollout_policy *p, struct str json, struct err 
         if (i == COUNT_OF(table)) {
             return refuse(&in, "a field that it has not, or twice");
         }
-        code = i < AUTOMATIC ? text_read(&in, i == NAME, &got) : field_read(&in, &table[i], &got);
+        code = i < AUTOMATIC ? text_read(&in, i == NAME, &got)
+               : i == TESTS  ? tests_read(&in, json, &got)
+                             : field_read(&in, &table[i], &got);
     }
     if (code != ERR_OK) {
         return code;
@@ -326,7 +361,7 @@ enum err_code policy_read(struct rollout_policy *p, struct str json, struct err 
     if (in.r.kind != JSON_OBJECT_END || json_next(&in.r) != JSON_END) {
         return refuse(&in, "it is no object, or something stands behind it");
     }
-    if ((in.had | ~0u << (COUNT_OF(table) - LATER)) != ~0u) {
+    if ((in.had | ~0u << (TESTS - LATER)) != ~0u) {
         return refuse(&in, "a field is missing");
     }
     *p = got;
@@ -337,8 +372,8 @@ enum err_code policy_read(struct rollout_policy *p, struct str json, struct err 
 
 /* As it is stored: numbers in the width that settings have. */
 struct stored {
-    int phase, pause, paused_in;
-    bool told;
+    int phase, pause, paused_in, outcome;
+    bool told, invalid;
     uint64_t step, share_bp, waived, spent_us, kept_us, step_us, silent_us, answered, seen, failures;
 };
 
@@ -358,7 +393,11 @@ static const struct setting stored_rows[] = {
     {IN(failures), 0, 0, NULL, NULL},
     {IN(waived), 0, (1u << (PAUSE_STEP_TIMEOUT + 1)) - 1, NULL, NULL},
     {"told", SET_BOOL, offsetof(struct stored, told), NULL, 0, 0, NULL, NULL},
+    /* of experiments: absent, both, when they say nothing */
+    {"invalid", SET_BOOL, offsetof(struct stored, invalid), NULL, 0, 0, NULL, NULL},
+    {"outcome", SET_ENUM, offsetof(struct stored, outcome), NULL, 0, 0, experiment_outcome_names, NULL},
 };
+enum { STORED = COUNT_OF(stored_rows), STORED_ALWAYS = STORED - 2 };
 
 void rollout_progress_json(struct buf *out, const struct rollout_progress *s)
 {
@@ -367,6 +406,8 @@ void rollout_progress_json(struct buf *out, const struct rollout_progress *s)
         .pause = s->pause,
         .paused_in = s->paused_in,
         .told = s->told,
+        .invalid = s->invalid,
+        .outcome = s->outcome,
         .step = s->step,
         .share_bp = s->share_bp,
         .waived = s->waived,
@@ -380,7 +421,7 @@ void rollout_progress_json(struct buf *out, const struct rollout_progress *s)
     };
 
     BUF_LIT(out, "{");
-    for (size_t i = 0; i < COUNT_OF(stored_rows); i++) {
+    for (size_t i = 0; i < (t.invalid || t.outcome != OUTCOME_NONE ? STORED : STORED_ALWAYS); i++) {
         field_json(out, &stored_rows[i], &t);
     }
     BUF_LIT(out, "}");
@@ -411,8 +452,8 @@ enum err_code rollout_progress_read(struct rollout_progress *s, struct str json,
         return refuse(&in, "it is no object");
     }
     while (json_next(&in.r) == JSON_KEY) {
-        size_t i = row_take(&in, stored_rows, COUNT_OF(stored_rows));
-        if (i == COUNT_OF(stored_rows)) {
+        size_t i = row_take(&in, stored_rows, STORED);
+        if (i == STORED) {
             return refuse(&in, "a field that it has not, or twice");
         }
         if (field_read(&in, &stored_rows[i], &t) != ERR_OK) {
@@ -422,7 +463,8 @@ enum err_code rollout_progress_read(struct rollout_progress *s, struct str json,
     if (in.r.kind != JSON_OBJECT_END || json_next(&in.r) != JSON_END) {
         return refuse(&in, "it is no object, or something stands behind it");
     }
-    why = in.had != (1u << COUNT_OF(stored_rows)) - 1 ? "a field is missing" : nonsense(&t);
+    in.had |= in.had >> STORED_ALWAYS == 0 ? 3u << STORED_ALWAYS : 0;
+    why = in.had != (1u << STORED) - 1 ? "a field is missing" : nonsense(&t);
     if (why) {
         return refuse(&in, why);
     }
@@ -441,6 +483,8 @@ enum err_code rollout_progress_read(struct rollout_progress *s, struct str json,
         .failures = t.failures,
         .waived = (uint32_t)t.waived,
         .told = t.told,
+        .invalid = t.invalid,
+        .outcome = t.outcome,
     };
     return ERR_OK;
 }

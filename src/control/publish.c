@@ -65,6 +65,7 @@ struct retiree {
     struct retiree *next;
     struct series *series; /* or NULL: */
     struct tally *tally;   /* or NULL: */
+    struct goal *goal;     /* or NULL: */
     struct shadow *shadow;
     struct version *version;      /* whose totals it adds to; NULL: nobody's */
     bool waits;                   /* for the next snapshot: the one in force may still name it */
@@ -129,6 +130,20 @@ void control_retire_tally(struct control *c, struct tally *t)
     c->retirees = r;
 }
 
+void control_retire_goal(struct control *c, struct goal *g)
+{
+    struct retiree *r;
+
+    if (!g) {
+        return;
+    }
+    r = xcalloc(1, sizeof(*r));
+    r->goal = g;
+    r->waits = true;
+    r->next = c->retirees;
+    c->retirees = r;
+}
+
 void control_retire_shadow(struct control *c, struct shadow *s)
 {
     struct retiree *r;
@@ -145,13 +160,17 @@ void control_retire_shadow(struct control *c, struct shadow *s)
 
 static bool retiree_idle(const struct retiree *r)
 {
-    return r->series ? series_idle(r->series) : r->tally ? tally_idle(r->tally) : shadow_idle(r->shadow);
+    return r->series   ? series_idle(r->series)
+           : r->tally  ? tally_idle(r->tally)
+           : r->shadow ? shadow_idle(r->shadow)
+                       : true; /* a goal is used within one call */
 }
 
 static void retiree_free(struct retiree *r)
 {
     series_free(r->series);
     tally_free(r->tally);
+    goal_free(r->goal);
     shadow_free(r->shadow);
     free(r);
 }
@@ -196,6 +215,19 @@ static void route_version_fill(struct route_version *out, struct version *v)
                                   .prediction = v->prediction};
 }
 
+/* Who is in an experiment, and what of them is its goal. */
+static void route_experiment(struct route *t, const struct model *m)
+{
+    const struct experiment *x = &m->policy.experiment;
+
+    if (experiment_running(m)) {
+        t->fixed = true;
+        t->goal = m->goal;
+        t->goal_kind = (enum goal_kind)x->goal;
+        snprintf(t->goal_output, sizeof(t->goal_output), "%s", x->output);
+    }
+}
+
 static struct route *route_of(const struct model *m)
 {
     struct route *t = xcalloc(1, sizeof(*t));
@@ -230,10 +262,11 @@ static struct route *route_of(const struct model *m)
         t->share_bp = (uint32_t)m->rollout.share_bp;
         snprintf(t->salt, sizeof(t->salt), "%s", m->rollout.id);
     }
+    route_experiment(t, m);
     t->soaking = rollout_soaking(m);
     if (m->tally && (t->soaking || (t->canary >= 0 && t->share_bp > 0 && t->share_bp < 10000))) {
         t->tally = m->tally; /* with no share, or all of it, there is nothing to compare */
-        t->stratum = tally_stratum(m->tally, t->soaking ? soak_share : t->share_bp);
+        t->stratum = tally_stratum(m->tally, t->soaking ? soak_share : t->fixed ? EXPERIMENT_CONTROL : t->share_bp);
     }
     return t;
 }

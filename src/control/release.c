@@ -62,6 +62,12 @@ char *judgement_text(const struct model *m)
     }
     buf_init(&b, 64 << 10);
     judgement_json(&b, &m->judgement);
+    if (m->values && b.n > 0) { /* and of an experiment its goal's */
+        b.n--;
+        json_key(&b, "goal");
+        experiment_finding_json(&b, &m->policy.experiment, &m->finding);
+        BUF_LIT(&b, "}");
+    }
     return text_of(&b);
 }
 
@@ -175,6 +181,12 @@ static enum err_code make_way(struct change *ch, int64_t canary, struct err *e)
 {
     struct model *m = ch->model;
 
+    if (experiment_running(m)) {
+        return err_set(e, ERR_CONFLICT,
+                       "an experiment with version %lld is running, and nothing else begins beside it: weir experiment "
+                       "stop %s ends it",
+                       (long long)m->rollout.canary, m->row.name);
+    }
     if (rollout_running(m) && m->policy.supersede == NEWER_REFUSED) {
         return err_set(e, ERR_CONFLICT,
                        "a rollout of version %lld is running, and its policy refuses another one meanwhile: weir "
@@ -228,8 +240,9 @@ enum err_code rollout_fill(struct change *ch, struct version *canary, const stru
         return err_set(e, ERR_CONFLICT, "version %lld is the stable version of '%s' already",
                        (long long)canary->row.number, m->row.name);
     }
-    if (versions_match(stable, canary, e) != ERR_OK || check_hold(ch, canary, retry, e) != ERR_OK ||
-        make_way(ch, canary->row.number, e) != ERR_OK) {
+    if (versions_match(stable, canary, e) != ERR_OK ||
+        experiment_fits(&policy->experiment, stable->info, canary->info, e) != ERR_OK ||
+        check_hold(ch, canary, retry, e) != ERR_OK || make_way(ch, canary->row.number, e) != ERR_OK) {
         return e->code;
     }
     ch->policy = *policy;
@@ -274,7 +287,15 @@ void rollout_act(struct change *ch)
 
 void rollout_takes(char *text, size_t cap, const struct rollout_policy *policy)
 {
-    if (policy->automatic && policy->n_steps > 1) {
+    struct buf goal;
+
+    if (policy_tests(policy)) {
+        buf_init(&goal, TENSOR_NAME_MAX + 32);
+        experiment_goal_text(&policy->experiment, &goal);
+        snprintf(text, cap, "is tested at a share of %.4g %%, with the goal %.60s,", policy->step[0] / 100.0,
+                 buf_z(&goal));
+        buf_done(&goal);
+    } else if (policy->automatic && policy->n_steps > 1) {
         snprintf(text, cap, "takes %.4g %% of the traffic, the first of %u steps (policy %s)", policy->step[0] / 100.0,
                  policy->n_steps, policy->name);
     } else {
@@ -292,7 +313,8 @@ static enum err_code start_prepare(struct change *ch, struct err *e)
         return e->code;
     }
     rollout_takes(takes, sizeof(takes), &r->policy);
-    history_fill(&ch->history_row, ch->model, canary, "rollout_started", str_of(r->actor),
+    history_fill(&ch->history_row, ch->model, canary,
+                 policy_tests(&r->policy) ? "experiment_started" : "rollout_started", str_of(r->actor),
                  "version %lld %s beside version %lld", (long long)canary, takes, (long long)stable);
     ch->history_row.serving = serving_json(ch->model, stable, canary, ch->progress.share_bp);
     return ERR_OK;

@@ -194,7 +194,7 @@ static bool harm(struct move *m)
         return false;
     }
     if (!soaks && rollout_beside_sick(m->j)) {
-        if (n->phase == PHASE_PAUSED || n->waived & 1u << PAUSE_STABLE_SICK) {
+        if (policy_tests(m->p) || n->phase == PHASE_PAUSED || n->waived & 1u << PAUSE_STABLE_SICK) {
             return false;
         }
         pause_as(m, PAUSE_STABLE_SICK);
@@ -205,6 +205,9 @@ static bool harm(struct move *m)
     }
     if (soaks) {
         words_add(&m->text, "rolled back in the soak: ");
+    } else if (policy_tests(m->p)) {
+        n->outcome = OUTCOME_HARM;
+        words_add(&m->text, "stopped for harm: ");
     } else {
         words_add(&m->text, "rolled back at %s: ", words_share(n->share_bp).z);
     }
@@ -344,7 +347,24 @@ static bool clocks(struct move *m)
     return false;
 }
 
-static void tick(struct move *m, uint64_t elapsed)
+/* An experiment knows no steps and no pauses. */
+static void tick_experiment(struct move *m, const struct experiment_finding *f)
+{
+    const struct experiment *x = &m->p->experiment;
+    struct rollout_progress *n = m->n;
+
+    if (harm(m) || n->spent_us < x->for_us) {
+        return;
+    }
+    n->outcome = n->invalid ? OUTCOME_INVALID : OUTCOME_EXPIRED;
+    words_add(&m->text, "the experiment expired after %s", words_span(x->for_us).z);
+    if (f) {
+        words_add(&m->text, ": %s", f->text);
+    }
+    end(m, ACT_ABORT);
+}
+
+static void tick(struct move *m, uint64_t elapsed, const struct experiment_finding *f)
 {
     const struct rollout_policy *p = m->p;
     struct rollout_progress *n = m->n;
@@ -354,6 +374,11 @@ static void tick(struct move *m, uint64_t elapsed)
         return;
     }
     account(m, elapsed);
+    if (policy_tests(p) && n->phase == PHASE_BAKE) {
+        n->invalid |= m->j->ratio_broken;
+        tick_experiment(m, f);
+        return;
+    }
     moving = n->phase == PHASE_WARMUP || n->phase == PHASE_BAKE;
     if (harm(m) || (n->phase == PHASE_PAUSED && in_pause(m)) || (moving && signals(m)) || clocks(m)) {
         return;
@@ -435,6 +460,45 @@ static enum err_code person_sets(struct move *m, uint32_t share_bp, struct err *
     return ERR_OK;
 }
 
+/* Why an experiment may not be shipped now; false: it may. */
+static bool kept_back(const struct move *m, const struct rollout_event *ev, struct err *e)
+{
+    const struct experiment *x = &m->p->experiment;
+    const struct experiment_finding *f = ev->finding;
+    uint64_t more = left(x->min_us, m->n->spent_us);
+    struct word whole = words_span(x->min_us);
+
+    if (m->n->invalid || f->result == RESULT_HIDDEN) {
+        err_set(e, ERR_CONFLICT, "the experiment is invalid and can not be shipped: its result is %s", f->text);
+    } else if (!ev->force && ev->judgement->verdict == VERDICT_FAIL) {
+        err_set(e, ERR_CONFLICT, "a guardrail failed: %s", evidence(ev->judgement));
+    } else if (!ev->force && more > 0) {
+        err_set(e, ERR_CONFLICT, "it may be shipped in %s, when it has run for %s; --force ships it now (%s)",
+                words_span(more).z, whole.z, f->text[0] ? f->text : "it was not looked at yet");
+    } else if (!ev->force && !experiment_good(f)) {
+        err_set(e, ERR_CONFLICT, "its goal does not speak for it: %s; --force ships it all the same",
+                f->text[0] ? f->text : "it was not looked at yet");
+    } else {
+        return false;
+    }
+    return true;
+}
+
+static enum err_code person_ships(struct move *m, const struct rollout_event *ev, struct err *e)
+{
+    if (!policy_tests(m->p)) {
+        return err_set(e, ERR_CONFLICT, "it is a rollout and no experiment: it is promoted, not shipped");
+    }
+    if (kept_back(m, ev, e)) {
+        return e->code;
+    }
+    m->n->outcome = OUTCOME_SHIPPED;
+    words_add(&m->text, "shipped%s: %s; ", ev->force ? ", as a person insisted" : "",
+              ev->finding->text[0] ? ev->finding->text : "it was not looked at yet");
+    promote(m);
+    return ERR_OK;
+}
+
 static enum err_code person(struct move *m, const struct rollout_event *ev, struct err *e)
 {
     if (m->n->phase == PHASE_ENDED) {
@@ -443,6 +507,14 @@ static enum err_code person(struct move *m, const struct rollout_event *ev, stru
     if (m->n->phase == PHASE_SOAK) {
         return err_set(e, ERR_CONFLICT, "the candidate is promoted already and soaks for %s more",
                        words_span(left(m->p->soak_us, m->n->spent_us)).z);
+    }
+    if (ev->kind == EVENT_SHIP) {
+        return person_ships(m, ev, e);
+    }
+    if (policy_tests(m->p)) {
+        return err_set(e, ERR_CONFLICT,
+                       "an experiment is running, and its shares are frozen until it ends: weir experiment ship or "
+                       "weir experiment stop ends it");
     }
     switch (ev->kind) {
     case EVENT_PAUSE:
@@ -456,6 +528,7 @@ static enum err_code person(struct move *m, const struct rollout_event *ev, stru
         person_moves_on(m, ev->kind == EVENT_PROMOTE);
         return ERR_OK;
     case EVENT_TICK:
+    case EVENT_SHIP:
         break;
     }
     return err_set(e, ERR_INTERNAL, "no such event");
@@ -465,7 +538,7 @@ static enum err_code person(struct move *m, const struct rollout_event *ev, stru
 
 void rollout_begin(const struct rollout_policy *p, struct rollout_progress *out)
 {
-    *out = (struct rollout_progress){.phase = PHASE_WARMUP, .share_bp = p->step[0]};
+    *out = (struct rollout_progress){.phase = policy_tests(p) ? PHASE_BAKE : PHASE_WARMUP, .share_bp = p->step[0]};
 }
 
 enum err_code rollout_next(const struct rollout_policy *p, const struct rollout_progress *s,
@@ -480,6 +553,6 @@ enum err_code rollout_next(const struct rollout_policy *p, const struct rollout_
     if (ev->kind != EVENT_TICK) {
         return person(&m, ev, e);
     }
-    tick(&m, ev->elapsed_us);
+    tick(&m, ev->elapsed_us, ev->finding);
     return ERR_OK;
 }

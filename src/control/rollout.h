@@ -14,6 +14,11 @@
  * A manual policy (`automatic` false) has one step and no end: its guardrails and its breaker act like any other's, but
  * only a person moves it on. `weir push --canary 5%` is one.
  *
+ * An experiment (experiment.h) is a rollout of a policy that declares a goal. It has one step, begins in BAKE, is never
+ * paused, and its share is frozen: of a person it takes only to be shipped (promoted on the evidence of its goal), and
+ * the way back. Harm ends it as any rollout; a stable version that is sick does not; a broken sample ratio makes it
+ * invalid for good. When its time is over it is ended, and the stable version stays.
+ *
  * Time is what passed while the server ran: `spent_us` of the phase is stored with the state, a downtime does not
  * count.
  *
@@ -25,6 +30,7 @@
 
 #include "base/conf.h"
 #include "base/err.h"
+#include "control/experiment.h"
 #include "control/judge.h"
 
 #define ROLLOUT_STEPS 16
@@ -47,7 +53,8 @@ struct rollout_policy {
     bool dry_run;                                               /* judged and told, never rolled back by itself */
     int on_inconclusive, on_nodata, supersede;                  /* enums above */
     uint64_t nodata_timeout_us, step_timeout_us, pause_timeout_us, soak_us; /* 0: never (soak: none) */
-    uint64_t error_limit; /* failed judgements in a row, then PAUSED */
+    uint64_t error_limit;         /* failed judgements in a row, then PAUSED */
+    struct experiment experiment; /* goal GOAL_NONE: it is a rollout */
 };
 /* The settings of a policy in weir.yaml (`rollouts: {NAME: {…}}`), but for `steps`, which policy_steps reads. Fills a
  * struct rollout_policy that policy_default has begun; its defaults are the automatic policy's. */
@@ -59,6 +66,13 @@ enum err_code policy_steps(struct rollout_policy *p, struct str text, struct err
 void policy_default(struct rollout_policy *p, const char *name);
 /* One step at this share (0 … 10000), not automatic, no soak, no timeouts; else the defaults. */
 void policy_manual(struct rollout_policy *p, uint32_t share_bp);
+/* One step at this share (1 … 5000), not automatic, no warm-up, no timeouts, not superseded; with experiment_default:
+ * its goal is still to be set. */
+void policy_experiment(struct rollout_policy *p, uint32_t share_bp);
+static inline bool policy_tests(const struct rollout_policy *p) /* it is an experiment's */
+{
+    return p->experiment.goal != GOAL_NONE;
+}
 void policy_rule(const struct rollout_policy *p, struct judge_rule *out);
 /* As JSON with every field under its setting's name; and back (ERR_STORAGE: it was not written by policy_json). What a
  * release before feedback was judged has written lacks its three fields: they are the defaults then. */
@@ -78,6 +92,15 @@ enum pause_reason {
     PAUSE_STEP_TIMEOUT, /* the step took longer than step_timeout */
 };
 extern const char *const pause_reason_names[]; /* "", "person", "ratio", "stable_sick", "nodata", "errors", …, NULL */
+enum experiment_outcome {                      /* how an experiment ended */
+                          OUTCOME_NONE,
+                          OUTCOME_SHIPPED,
+                          OUTCOME_KEPT,    /* a person stopped it */
+                          OUTCOME_HARM,    /* a guardrail or the breaker did */
+                          OUTCOME_INVALID, /* stopped or expired, and users were not split as ordered */
+                          OUTCOME_EXPIRED,
+};
+extern const char *const experiment_outcome_names[]; /* "", "shipped", "kept", "harm", "invalid", "expired", NULL */
 
 /* What survives a restart. */
 struct rollout_progress {
@@ -94,6 +117,8 @@ struct rollout_progress {
     uint64_t failures;  /* failed judgements in a row */
     uint32_t waived;    /* bits 1 << pause_reason: a person went on in spite of it, until its cause is gone */
     bool told;          /* dry run: the harm was told in this step */
+    bool invalid;       /* an experiment: its sample ratio is, or was, broken */
+    int outcome;        /* an experiment: enum experiment_outcome */
 };
 void rollout_begin(const struct rollout_policy *p, struct rollout_progress *out);
 void rollout_progress_json(struct buf *out, const struct rollout_progress *s);
@@ -106,12 +131,15 @@ enum rollout_event_kind {
     EVENT_SKIP,    /* to the next step now, after the last: to the soak */
     EVENT_SET,     /* share_bp, 0 … 10000 or ERR_INVALID; a rollout that was automatic is manual from then on */
     EVENT_PROMOTE, /* to the soak now */
+    EVENT_SHIP,    /* an experiment: the same, on judgement and finding; or forced */
 };
 struct rollout_event {
     enum rollout_event_kind kind;
     uint64_t elapsed_us;
-    const struct judgement *judgement; /* EVENT_TICK */
-    uint32_t share_bp;                 /* EVENT_SET */
+    const struct judgement *judgement;        /* EVENT_TICK, EVENT_SHIP */
+    uint32_t share_bp;                        /* EVENT_SET */
+    const struct experiment_finding *finding; /* EVENT_SHIP; EVENT_TICK of an experiment; else NULL */
+    bool force;                               /* EVENT_SHIP: whatever the finding is, unless it is hidden */
 };
 enum rollout_act {
     ACT_NONE,      /* next differs in times and counts only */
@@ -120,7 +148,7 @@ enum rollout_act {
     ACT_PROMOTE,   /* the candidate becomes the stable version; SOAK, or ended where there is no soak */
     ACT_COMPLETE,  /* the soak is over */
     ACT_ROLL_BACK, /* harm */
-    ACT_ABORT,     /* on_nodata: abort, pause_timeout */
+    ACT_ABORT,     /* on_nodata: abort, pause_timeout; an experiment's time is over */
 };
 struct rollout_step {
     enum rollout_act act;
@@ -128,9 +156,9 @@ struct rollout_step {
     bool manual;    /* the policy is not automatic from now on */
     char text[400]; /* one sentence: what happened and why; ACT_NONE: "", or what is worth a line in the history */
 };
-/* ERR_CONFLICT: a person's event that makes no sense now (resume of what is not paused, skip in the soak); text says
- * so. A FAIL rolls back from every phase, PAUSED too, unless dry_run, or the stable is sick and only the comparison
- * failed (then PAUSED). */
+/* ERR_CONFLICT: a person's event that makes no sense now (resume of what is not paused, skip in the soak, a share of an
+ * experiment, to ship it without a reason); text says so. A FAIL rolls back from every phase, PAUSED too, unless
+ * dry_run, or the stable is sick and only the comparison failed (then PAUSED). */
 enum err_code rollout_next(const struct rollout_policy *p, const struct rollout_progress *s,
                            const struct rollout_event *ev, struct rollout_step *out, struct err *e) MUST_USE;
 

@@ -10,6 +10,9 @@ uint64_t rollout_earliest_us(const struct rollout_policy *p, const struct rollou
     case PHASE_WARMUP:
         return left(p->warmup_us, s->spent_us);
     case PHASE_BAKE:
+        if (policy_tests(p)) {
+            return left(p->experiment.for_us, s->spent_us);
+        }
         until = p->automatic ? left(p->bake_us, s->spent_us) : 0;
         if (p->automatic && p->step_timeout_us > 0) {
             until = MIN(until, left(p->step_timeout_us, s->step_us));
@@ -78,13 +81,32 @@ static void wait_verdict(struct wait *w)
     }
 }
 
+static void wait_experiment(struct wait *w)
+{
+    const struct experiment *x = &w->p->experiment;
+    uint64_t more = left(x->min_us, w->s->spent_us);
+
+    words_add(&w->text,
+              "an experiment, with frozen shares: it ends in %s at the latest, and then the stable version stays; ",
+              words_span(left(x->for_us, w->s->spent_us)).z);
+    if (w->s->invalid) {
+        words_add(&w->text, "it is invalid, as users are not split as ordered: weir experiment stop %s", w->model);
+    } else if (more > 0) {
+        words_add(&w->text, "it may be shipped in %s: weir experiment status %s", words_span(more).z, w->model);
+    } else {
+        words_add(&w->text, "it may be shipped when its goal speaks for it: weir experiment status %s", w->model);
+    }
+}
+
 static void wait_bake(struct wait *w)
 {
     const struct rollout_policy *p = w->p;
     const struct rollout_progress *s = w->s;
     uint64_t time = left(p->bake_us, s->spent_us), got = in_bake(s), more = left(p->min_requests, got);
 
-    if (w->j->verdict == VERDICT_FAIL) {
+    if (policy_tests(p)) {
+        wait_experiment(w);
+    } else if (w->j->verdict == VERDICT_FAIL) {
         wait_harm(w);
     } else if (!p->automatic) {
         words_add(&w->text,

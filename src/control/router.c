@@ -91,6 +91,24 @@ static enum err_code not_ready(const struct route *t, const struct route_version
                    v->state);
 }
 
+static enum arm arm_of(const struct route *t, struct str key)
+{
+    uint32_t bucket;
+
+    if (t->fixed && t->canary < 0) {
+        return ARM_DIRECT;
+    }
+    if (t->canary < 0 || t->share_bp == 0) {
+        return ARM_STABLE;
+    }
+    bucket = assignment_bucket(t->salt, key);
+    if (bucket < t->share_bp) {
+        return ARM_CANARY;
+    }
+    return !t->fixed || (bucket >= EXPERIMENT_CONTROL && bucket < EXPERIMENT_CONTROL + t->share_bp) ? ARM_STABLE
+                                                                                                    : ARM_DIRECT;
+}
+
 enum err_code router_pick(const struct router *r, struct str model, int64_t version, struct str key, struct pick *out,
                           struct err *e)
 {
@@ -111,10 +129,13 @@ enum err_code router_pick(const struct router *r, struct str model, int64_t vers
         }
         p.series = t->versions[at].series;
     } else {
-        p.rollout = t->canary >= 0;
-        p.arm = p.rollout && t->share_bp > 0 && assignment_bucket(t->salt, key) < t->share_bp ? ARM_CANARY : ARM_STABLE;
+        p.arm = arm_of(t, key);
+        p.rollout = t->canary >= 0 && p.arm != ARM_DIRECT;
         at = p.arm == ARM_CANARY ? t->canary : t->stable;
         p.series = p.arm == ARM_CANARY ? t->canary_series : t->stable_series;
+        if (p.arm == ARM_DIRECT && at >= 0) {
+            p.series = t->versions[at].series;
+        }
     }
     p.version = at < 0 ? NULL : &t->versions[at];
     if (!p.version || p.version->slot < 0) {

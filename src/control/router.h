@@ -5,6 +5,8 @@
  *
  * Assignment: bucket = murmur3_x86_32(salt ":" key, seed 0) mod 10000; the canary gets the keys with bucket < share in
  * basis points. So a key stays on its arm, and a growing share moves nobody back. The salt is the rollout's id.
+ * In an experiment the stable arm has the buckets [5000, 5000 + share); the other keys, and all of them while the
+ * canary is not there, are answered by the stable version as if they had asked for it: they are in no arm.
  *
  * Thread: router_pick and the other readers by connection threads, inside one handler call: nothing they return by
  * pointer may be kept beyond it, but series (which are referenced). router_swap by control. */
@@ -15,14 +17,15 @@
 
 #include "base/err.h"
 #include "base/map.h"
+#include "control/experiment.h"
 #include "control/series.h"
 #include "control/shadow.h"
 #include "control/tally.h"
 #include "inference/tensor.h"
 
 struct capture_rule;
-enum arm { ARM_STABLE, ARM_CANARY, ARM_DIRECT };
-extern const char *const arm_names[]; /* "stable", "canary", "direct" */
+enum arm { ARM_STABLE, ARM_CANARY, ARM_DIRECT }; /* direct: by its number, or in no arm of an experiment */
+extern const char *const arm_names[];            /* "stable", "canary", "direct" */
 
 /* What became of feedback that came for a model. */
 enum feedback_result {
@@ -64,7 +67,11 @@ struct route {
     uint64_t queue_requests;    /* most that may wait for a cold version */
     _Atomic uint64_t *feedback; /* by enum feedback_result, of all threads; lives for ever */
     char salt[40];
-    const struct capture_rule *capture; /* of its family; lives for ever */
+    const struct capture_rule *capture;    /* of its family; lives for ever */
+    bool fixed;                            /* an experiment is running, with arms of fixed ranges */
+    struct goal *goal;                     /* of it, or NULL: for one handler call */
+    enum goal_kind goal_kind;              /* GOAL_NONE: no experiment */
+    char goal_output[TENSOR_NAME_MAX + 1]; /* of GOAL_OUTPUT */
 };
 struct snapshot {
     struct map routes; /* name -> struct route */

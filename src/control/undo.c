@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "control/control_priv.h"
+#include "control/words.h"
 
 #define UNDO_PATIENCE_US MILLIS(50) /* then the caller hears "not yet durable" */
 #define UNDO_RETRY_US SECONDS(1)
@@ -237,6 +238,20 @@ static void end_rollout(struct undo *u, enum rollout_state state, const char *re
     u->rows.has_rollout = true;
 }
 
+/* Of an experiment: how it ended, unless the machine has said so. */
+static void close_experiment(struct model *m, bool harm)
+{
+    struct rollout_progress *s = &m->progress;
+
+    if (!experiment_running(m)) {
+        return;
+    }
+    s->invalid |= m->finding.result == RESULT_HIDDEN; /* perhaps since the last judgement */
+    if (s->outcome == OUTCOME_NONE) {
+        s->outcome = harm ? OUTCOME_HARM : s->invalid ? OUTCOME_INVALID : OUTCOME_KEPT;
+    }
+}
+
 static void undo_canary(struct undo *u, enum rollout_state state, struct str actor, const char *reason)
 {
     struct model *m = u->model;
@@ -346,6 +361,7 @@ void roll_back(struct model *m, enum rollout_state state, bool harm, struct str 
     m->epoch++;
     evidence = rollout_running(m) || rollout_soaking(m) ? judgement_text(m) : NULL; /* else no judge has seen it */
     if (rollout_running(m)) {
+        close_experiment(m, harm);
         undo_canary(u, state, actor, reason);
     } else {
         undo_promotion(u, state, actor, reason);
@@ -367,7 +383,8 @@ void control_rollback(struct control *c, struct str model, struct str actor, boo
 {
     struct err e;
     struct model *m = control_model(c, model);
-    char reason[128];
+    char reason[480] = "";
+    struct line l = {reason, sizeof(reason), 0};
 
     if (!m) {
         err_set(&e, ERR_NOT_FOUND, "no model '" STR_FMT "'", STR_ARG(model));
@@ -376,7 +393,12 @@ void control_rollback(struct control *c, struct str model, struct str actor, boo
         done(ctx, NULL, &e);
         return;
     }
-    snprintf(reason, sizeof(reason), "%s by " STR_FMT, abort_only ? "aborted" : "rolled back", STR_ARG(actor));
+    if (experiment_running(m)) {
+        words_add(&l, "the experiment was stopped by " STR_FMT "%s%s", STR_ARG(actor), m->finding.text[0] ? ": " : "",
+                  m->finding.text);
+    } else {
+        words_add(&l, "%s by " STR_FMT, abort_only ? "aborted" : "rolled back", STR_ARG(actor));
+    }
     roll_back(m, abort_only ? ROLLOUT_ABORTED : ROLLOUT_ROLLED_BACK, false, actor, reason, done, ctx);
 }
 

@@ -244,7 +244,10 @@ static void row_check(const struct row *r)
 
     policy_for(&p, r->policy);
     judged(&j, r->verdict, r->answered, r->flags);
-    struct rollout_event ev = {r->kind, r->elapsed, r->kind == EVENT_TICK ? &j : NULL, r->share};
+    struct rollout_event ev = {.kind = r->kind,
+                               .elapsed_us = r->elapsed,
+                               .judgement = r->kind == EVENT_TICK ? &j : NULL,
+                               .share_bp = r->share};
     if (rollout_next(&p, &r->was, &ev, &got, &e) != ERR_OK) {
         fail_msg("%s: %s", r->what, e.text);
     }

@@ -94,6 +94,71 @@ static void a_growing_share_moves_nobody_back(void **state)
     snapshot_free(s);
 }
 
+/* Fixed ranges of one size; who is in none of them is answered by the stable version and takes no part. */
+static void an_experiment_has_two_arms_of_one_size(void **state)
+{
+    static const uint32_t shares[] = {1000, 5000};
+    struct router r;
+    struct snapshot *s = snapshot_new();
+    struct route *t = add_route(s, "m", 2);
+    struct pick p;
+    struct err e;
+    char key[32];
+
+    (void)state;
+    t->stable = 0;
+    t->canary = 1;
+    t->fixed = true;
+    t->stable_series = (struct series *)(uintptr_t)1; /* never looked into */
+    t->canary_series = (struct series *)(uintptr_t)2;
+    t->versions[0].series = (struct series *)(uintptr_t)3;
+    snprintf(t->salt, sizeof(t->salt), "r-0123456789ab");
+    atomic_init(&r.now, s);
+    for (size_t k = 0; k < COUNT_OF(shares); k++) {
+        unsigned n[3] = {0};
+
+        t->share_bp = shares[k];
+        for (int i = 0; i < 20000; i++) {
+            struct str name = {key, (size_t)snprintf(key, sizeof(key), "user-%d", i)};
+            uint32_t bucket = assignment_bucket(t->salt, name);
+            enum arm want = bucket < shares[k]                            ? ARM_CANARY
+                            : bucket >= 5000 && bucket < 5000 + shares[k] ? ARM_STABLE
+                                                                          : ARM_DIRECT;
+
+            assert_int_equal(router_pick(&r, STR("m"), 0, name, &p, &e), ERR_OK);
+            assert_int_equal(p.arm, want);
+            assert_int_equal(p.version->number, want == ARM_CANARY ? 2 : 1);
+            assert_int_equal(p.rollout, want != ARM_DIRECT);
+            assert_ptr_equal(p.series, want == ARM_CANARY   ? t->canary_series
+                                       : want == ARM_STABLE ? t->stable_series
+                                                            : t->versions[0].series);
+            n[p.arm]++;
+        }
+        assert_in_range(n[ARM_CANARY], 2 * shares[k] - 250, 2 * shares[k] + 250); /* sd at most 71 */
+        assert_in_range(n[ARM_STABLE], 2 * shares[k] - 250, 2 * shares[k] + 250);
+        assert_int_equal(n[ARM_DIRECT] == 0, shares[k] == 5000);
+    }
+    /* Another salt is another split. */
+    unsigned moved = 0;
+    for (int i = 0; i < 1000; i++) {
+        struct str name = {key, (size_t)snprintf(key, sizeof(key), "user-%d", i)};
+        moved +=
+            (assignment_bucket("r-0123456789ab", name) < 5000) != (assignment_bucket("r-0123456789ac", name) < 5000);
+    }
+    assert_in_range(moved, 400, 600);
+    /* While the candidate is not there, nobody is taken for one of its control group. */
+    t->canary = -1;
+    for (int i = 0; i < 1000; i++) {
+        struct str name = {key, (size_t)snprintf(key, sizeof(key), "user-%d", i)};
+
+        assert_int_equal(router_pick(&r, STR("m"), 0, name, &p, &e), ERR_OK);
+        assert_int_equal(p.arm, ARM_DIRECT);
+        assert_int_equal(p.version->number, 1);
+        assert_ptr_equal(p.series, t->versions[0].series);
+    }
+    snapshot_free(s);
+}
+
 static void a_named_version_passes_the_rollout_by(void **state)
 {
     struct router r;
@@ -146,6 +211,7 @@ int main(void)
         cmocka_unit_test(assignment_is_murmur3_of_salt_and_key),
         cmocka_unit_test(a_long_key_is_hashed_whole),
         cmocka_unit_test(a_growing_share_moves_nobody_back),
+        cmocka_unit_test(an_experiment_has_two_arms_of_one_size),
         cmocka_unit_test(a_named_version_passes_the_rollout_by),
         cmocka_unit_test(errors_say_what_there_is),
     };

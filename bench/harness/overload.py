@@ -8,6 +8,7 @@ What a client had no free connection for by then is "unsent": a server that refu
 
 import dataclasses
 import functools
+import statistics
 import sys
 import threading
 import time
@@ -17,12 +18,12 @@ from .base import Client, Failed, machine_share, machine_ticks, run_client
 from .measure import same_answers
 from .request import infer_binary, infer_json
 from .servers import weir
-from .stats import per_second
 from .workloads import CNN_WORKER, Server
 
 CONNECTIONS = 512
 PEAK_CONNECTIONS = (8, 16)
 SAMPLE_S = 0.5
+STRETCH_S = 60
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,34 +72,63 @@ def peak(run, process, request, deadline_ms, seconds):
     return best
 
 
+SUMS = ("offered", "good", "ok", "refused", "early", "expired", "other", "broken", "unanswered", "unsent", "reopened")
+
+
+def together(stretches):
+    """The stretches as one: counts added up, the worst p99, the median p50."""
+    all_ = {k: sum(r[k] for r in stretches) for k in SUMS}
+    for k in ("ok_us", "ok_from_send_us", "refused_us", "lag_us"):
+        all_[k] = {"p50": statistics.median(r[k]["p50"] for r in stretches),
+                   "p99": max(r[k]["p99"] for r in stretches)}
+    all_["good_in"] = [n for r in stretches for n in r["good_in"]]
+    return all_
+
+
+def overload(run, case, process, request, peaks, seconds):
+    """One stretch of twice the last peak. The result, the server's CPU seconds and the client's."""
+    cpu = process.cpu_s(process.pids())
+    result, client = Client(run.load_argv(process, request, "-c", CONNECTIONS, "-r", round(2 * peaks[-1], 1), "-s",
+                                          seconds, "-d", case.deadline_ms, "-w", 30)).result()
+    process.check()
+    return result, process.cpu_s(process.pids()) - cpu, client
+
+
 def measure(run, case, server, seconds):
+    """How fast a shared machine is changes by the minute: so the peak is found anew between stretches of a minute, and
+    each stretch is held against the peaks before and behind it."""
     process, request = run.start(server.start), server.request()
     run.only(process)
     same_answers(run, [server])
-    peak_s = peak(run, process, request, case.deadline_ms, min(5, max(2, seconds // 2)))
-    if not peak_s:
-        raise Failed(f"{server.name}: not one answer within {case.deadline_ms} ms, even in a closed loop")
-    time.sleep(1)
-    pids = process.pids()
-    memory, machine, cpu = Memory(process), machine_ticks(), process.cpu_s(pids)
-    before = process.rss_mb(pids)
+    n = max(1, round(seconds / STRETCH_S))
+    each, peak_seconds = max(1, seconds // n), min(5, max(2, seconds // 2))
+    peaks, stretches, cpu, client = [], [], 0, 0
+    memory, machine = Memory(process), machine_ticks()
+    before = process.rss_mb(process.pids())
     memory.start()
     try:
-        result, client = Client(run.load_argv(process, request, "-c", CONNECTIONS, "-r", round(2 * peak_s, 1), "-s",
-                                              seconds, "-d", case.deadline_ms, "-w", 30)).result()
+        for i in range(n + 1):
+            peaks.append(peak(run, process, request, case.deadline_ms, peak_seconds))
+            if not peaks[-1]:
+                raise Failed(f"{server.name}: not one answer within {case.deadline_ms} ms, even in a closed loop")
+            if i < n:
+                time.sleep(1)
+                result, its, clients = overload(run, case, process, request, peaks, each)
+                stretches.append(result)
+                cpu, client = cpu + its, client + clients
     finally:
         memory.stop()
-    process.check()
-    cpu = process.cpu_s(process.pids()) - cpu
     other, stolen = machine_share(machine, cpu + client)
-    ok, refused, rss = result["ok_us"], result["refused_us"], memory.samples
-    in_run = rss[: max(1, round(seconds / SAMPLE_S))]
+    result, rss = together(stretches), memory.samples
+    beside = [(a + b) / 2 for a, b in zip(peaks, peaks[1:])]
+    peak_s, seconds = statistics.mean(beside), each * n
+    parts = [r["good"] / each / p for r, p in zip(stretches, beside)]
+    ok, refused = result["ok_us"], result["refused_us"]
     return {
         "workload": "overload", "model": case.what, "server": server.name, "deadline_ms": case.deadline_ms,
         "seconds": seconds, "peak_s": peak_s, "offered_s": result["offered"] / seconds,
         "goodput_s": result["good"] / seconds, "goodput_of_peak": result["good"] / seconds / peak_s,
-        "first_tenth_of_peak": per_second(result["good_in"], 0.1) / peak_s,
-        "last_tenth_of_peak": per_second(result["good_in"], -0.1) / peak_s,
+        "first_of_peak": parts[0], "last_of_peak": parts[-1],
         "ok": result["ok"], "ok_p50_ms": ok["p50"] / 1000, "ok_p99_ms": ok["p99"] / 1000,
         "ok_from_send_p99_ms": result["ok_from_send_us"]["p99"] / 1000,
         "late": result["ok"] - result["good"], "refused": result["refused"],
@@ -106,8 +136,9 @@ def measure(run, case, server, seconds):
         "early": result["early"], "expired": result["expired"], "other": result["other"], "broken": result["broken"],
         "unanswered": result["unanswered"], "unsent": result["unsent"], "reopened": result["reopened"],
         "client_lag_p99_ms": result["lag_us"]["p99"] / 1000, "rss_before_mb": before,
-        "rss_10_mb": in_run[len(in_run) // 10], "rss_end_mb": in_run[-1], "rss_peak_mb": max(rss),
-        "good_each_second": " ".join(str(n) for n in result["good_in"]), "cpu_s": cpu,
+        "rss_10_mb": rss[len(rss) // 10], "rss_end_mb": rss[-1], "rss_peak_mb": max(rss),
+        "peaks": " ".join(f"{p:.1f}" for p in peaks), "of_peak_each_stretch": " ".join(f"{p:.3f}" for p in parts),
+        "good_each_second": " ".join(str(k) for k in result["good_in"]), "cpu_s": cpu,
         "client_cpu_s": client, "other_cpu_pct": other, "steal_pct": stolen,
     }
 
@@ -115,7 +146,7 @@ def measure(run, case, server, seconds):
 COLUMNS = (
     ("model", "model", "{}"), ("server", "server", "{}"), ("peak_s", "peak/s", "{:,.0f}"),
     ("offered_s", "offered/s", "{:,.0f}"), ("goodput_s", "goodput/s", "{:,.0f}"),
-    ("goodput_of_peak", "of peak", "{:.2f}"), ("last_tenth_of_peak", "at the end", "{:.2f}"),
+    ("goodput_of_peak", "of peak", "{:.2f}"), ("last_of_peak", "the last", "{:.2f}"),
     ("deadline_ms", "deadline ms", "{}"), ("ok_p99_ms", "p99 of ok ms", "{:,.0f}"), ("late", "late", "{:,}"),
     ("refused", "refused", "{:,}"), ("refused_p50_ms", "p50 ms", "{:,.1f}"), ("refused_p99_ms", "p99 ms", "{:,.1f}"),
     ("expired", "expired", "{:,}"),

@@ -99,13 +99,6 @@ def behind(rows, ours, peers):
     return found
 
 
-def per_second(series, share):
-    """The mean of the first (share > 0) or last (share < 0) part of a series of counts."""
-    n = max(1, round(abs(share) * len(series)))
-    part = series[:n] if share > 0 else series[-n:]
-    return sum(part) / len(part)
-
-
 def open_rate(capacities, floor):
     """The rate of the open-loop runs: half of what the median peer can do, so that most servers carry it; without peers
     half of the floor's. Two digits, so that runs on one machine mostly agree."""

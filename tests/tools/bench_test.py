@@ -17,9 +17,9 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "bench"))
 
-from harness import peers  # noqa: E402
+from harness import overload, peers  # noqa: E402
 from harness.base import Failed  # noqa: E402
-from harness.stats import Limit, at, behind, open_rate, per_second, ratio, ratio_values, spread_rows  # noqa: E402
+from harness.stats import Limit, at, behind, open_rate, ratio, ratio_values, spread_rows  # noqa: E402
 
 
 def row(server, number, connections=8, loop="closed", **columns):
@@ -67,8 +67,17 @@ def test_rates_and_shares():
     assert open_rate([200, 1600, 12345], 80000) == 800
     assert open_rate([], 81234) == 40000
     assert open_rate([1.2], 5) == 1
-    assert per_second([1, 1, 5, 5, 5, 5, 5, 5, 5, 9], 0.1) == 1
-    assert per_second([1, 1, 5, 5, 5, 5, 5, 5, 5, 9], -0.2) == 7
+
+
+def test_stretches_of_an_overload_together():
+    def one(good, p50, p99):
+        times = {"p50": p50, "p99": p99}
+        return dict.fromkeys(overload.SUMS, good) | {
+            "ok_us": times, "ok_from_send_us": times, "refused_us": times, "lag_us": times, "good_in": [good, good]}
+
+    got = overload.together([one(10, 1, 5), one(20, 3, 9), one(30, 2, 7)])
+    assert got["good"] == got["refused"] == 60 and got["good_in"] == [10, 10, 20, 20, 30, 30]
+    assert got["ok_us"] == got["lag_us"] == {"p50": 2, "p99": 9}
 
 
 def test_spread_rows():

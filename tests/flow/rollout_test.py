@@ -136,7 +136,7 @@ def test_harm_goes_back_by_itself(serve, harm):
 def test_a_hang_goes_back_while_it_hangs(serve):
     """No answer of the candidate comes any more; its open requests tell."""
     s = serve(QUICK.replace("bake: 1s", "bake: 60s").replace("10%,50%", "30%,50%") +
-              "families:\n  default: {timeout: 60s}\n")
+              "drain: 2s\nfamilies:\n  default: {timeout: 60s}\n")
     s.push("m", models("harm_good"))
     with Users(s, connections=40) as users:
         flow.until("a baseline", lambda: len(users.replies) > 300)

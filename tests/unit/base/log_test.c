@@ -71,8 +71,11 @@ static void has(struct str line, const char *key, const char *want)
 
 static struct str line_take(const char **at)
 {
-    const char *end = strchr(*at, '\n');
-    assert_non_null(end);
+    const char *end = *at;
+    while (*end && *end != '\n') { /* no strchr: a sanitizer measures all of the text for it, each time */
+        end++;
+    }
+    assert_int_equal(*end, '\n');
     struct str line = {*at, (size_t)(end - *at)};
     *at = end + 1;
     return line;

@@ -348,6 +348,74 @@ static void lift_multipliers(void **state)
     }
 }
 
+/* ---- beside the usual tests, which may be looked at once ---- */
+
+static const double z95 = 1.959963984540054;
+
+/* Wilson's interval of a share. */
+static void wilson(double x, double n, double *low, double *high)
+{
+    double share = x / n, to = 1 + z95 * z95 / n, middle = (share + z95 * z95 / 2 / n) / to;
+    double half = z95 / to * sqrt(share * (1 - share) / n + z95 * z95 / 4 / n / n);
+
+    *low = middle - half;
+    *high = middle + half;
+}
+
+/* 120 and 165 of 10,000: the pooled z test, and Newcombe's interval (1998, method 10). */
+static void wider_than_a_fixed_test(void **state)
+{
+    struct stats_mean a = proportion(120, 10000), b = proportion(165, 10000);
+    struct stats_lift l = stats_difference(&a, &b, false, false, .05, 5000);
+    double pooled = 285. / 20000, z = .0045 / sqrt(pooled * (1 - pooled) * 2 / 10000), p = erfc(z / sqrt(2));
+    double low_a, high_a, low_b, high_b, low, high;
+
+    (void)state;
+    NEAR(z, 2.6847676, digit7);
+    NEAR(p, .00725803, 6e-9);
+    wilson(120, 10000, &low_a, &high_a);
+    wilson(165, 10000, &low_b, &high_b);
+    low = .0045 - sqrt((.0165 - low_b) * (.0165 - low_b) + (high_a - .012) * (high_a - .012));
+    high = .0045 + sqrt((high_b - .0165) * (high_b - .0165) + (.012 - low_a) * (.012 - low_a));
+    NEAR(low, .00121419, 6e-9);
+    NEAR(high, .00782416, 6e-9);
+    assert_true(l.low < low && l.high > high && l.p > p);
+}
+
+/* The mixture sequential probability ratio test (Zhao et al., arXiv 1905.10493) of 1,000 values of either arm with a
+ * variance of 1, as a multiplier of the standard error: ours is of the same size. */
+static void as_wide_as_another_sequence(void **state)
+{
+    static const double alpha[] = {.05, .025 /* as Statsig's documentation has it */}, wanted[] = {3.2773010, 3.5845154};
+    struct stats_mean one = {1000, 0, sqrt(.001)};
+    double v = .002, tau = z95 * z95 * 2 / 2000, ours;
+
+    (void)state;
+    for (size_t i = 0; i < COUNT_OF(alpha); i++) {
+        NEAR(sqrt((v + tau) / tau * (-2 * log(alpha[i]) - log(v / (v + tau)))), wanted[i], digit7);
+    }
+    ours = stats_difference(&one, &one, false, false, .05, 2000).high / sqrt(v);
+    assert_true(ours > z95 && fabs(ours - wanted[0]) < .4);
+}
+
+/* The ranks that a 95 % interval of the quantile .95 of 2,000 lies between, from the binomial distribution. */
+static void quantile_ranks_of_a_fixed_test(void **state)
+{
+    double sum = 0;
+    int low = -1, high = -1;
+
+    (void)state;
+    for (int k = 0; k <= 2000; k++) {
+        sum += exp(lgamma(2001) - lgamma(k + 1) - lgamma(2001 - k) + k * log(.95) + (2000 - k) * log(.05));
+        low = low < 0 && sum > .025 ? k : low;
+        high = high < 0 && sum >= .975 ? k + 1 : high;
+    }
+    assert_int_equal(low, 1880);
+    assert_int_equal(high, 1920);
+    assert_true(stats_ln_e((uint64_t)low, 2000, .95, STATS_EQUAL) < log(20));
+    assert_true(stats_ln_e((uint64_t)high, 2000, .95, STATS_EQUAL) < log(20));
+}
+
 /* p is the alpha at which the interval would end at 0, with the same tuning term; it is one for what speaks against. */
 static void lift_p(void **state)
 {
@@ -427,6 +495,9 @@ int main(void)
         cmocka_unit_test(groups),
         cmocka_unit_test(lift_vectors),
         cmocka_unit_test(lift_multipliers),
+        cmocka_unit_test(wider_than_a_fixed_test),
+        cmocka_unit_test(as_wide_as_another_sequence),
+        cmocka_unit_test(quantile_ranks_of_a_fixed_test),
         cmocka_unit_test(lift_p),
         cmocka_unit_test(quantile_vectors),
         cmocka_unit_test(rank_vectors),

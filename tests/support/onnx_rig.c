@@ -138,7 +138,7 @@ void onnx_rig_begin(struct onnx_rig *r, const char *folder, void (*more)(struct 
 
 enum err_code onnx_rig_attach(struct onnx_rig *r, unsigned index, struct port **out, struct err *e)
 {
-    struct port_host port = {.loop = r->loop, .on = &port_events, .ctx = r, .index = index};
+    struct port_host port = {.on = &port_events, .ctx = r, .index = index}; /* as an executor's: without a loop */
 
     return onnx_engine.attach(r->engine, &port, out, e);
 }

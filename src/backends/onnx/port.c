@@ -16,8 +16,6 @@
 #include "base/clock.h"
 #include "inference/batch.h"
 
-#define STALLS_FROM_NS 100000u
-
 struct pending {
     struct job job;
     const struct job_block *block;
@@ -51,8 +49,8 @@ struct onnx_port {
     struct tensor *slice;  /* of one job of it */
     uint16_t *all;         /* 0 … n_out-1, for jobs that want everything */
     struct {
-        uint64_t start_ns, busy_ns, last_ns; /* last_ns: of the run before */
-        bool processor;
+        uint64_t start_ns, busy_ns;
+        bool on;
     } watch;
     struct job_result result;
 };
@@ -79,6 +77,7 @@ enum err_code onnx_port_new(struct port **out, const struct onnx_port_from *from
     p->host = *host;
     p->model = m;
     p->freed = from->freed;
+    p->watch.on = host->loop == NULL && !m->elsewhere;
     onnx_prepared_init(&p->prepared, m, from->session);
     p->base = window_base(from->in);
     p->size = window_size(from->in);
@@ -423,13 +422,12 @@ static uint64_t busy_ns(const struct onnx_port *p)
     return p->model->info.threads > 1 ? clock_process_ns() : clock_thread_ns();
 }
 
-/* A run that is long enough to be interrupted is timed by what it computed as well: what is missing to the time that
- * passed, no processor was free. By the one before it, for a clock of processor time costs a quarter of a microsecond.
- */
+/* On an executor's thread a run is timed by what it computed as well: what is missing to the time that passed, no
+ * processor was free. (Versions that run on connection threads share these, and are held up alike; and half a
+ * microsecond for two looks at a clock of processor time is more to them.) */
 static void watch_start(struct onnx_port *p)
 {
-    p->watch.processor = p->watch.last_ns >= STALLS_FROM_NS && !p->model->elsewhere;
-    p->watch.busy_ns = p->watch.processor ? busy_ns(p) : 0;
+    p->watch.busy_ns = p->watch.on ? busy_ns(p) : 0;
     p->watch.start_ns = clock_ns();
 }
 
@@ -437,9 +435,9 @@ static void watch_stop(struct onnx_port *p)
 {
     uint64_t ns = clock_ns() - p->watch.start_ns, busy;
 
-    p->result.compute_ns = p->watch.last_ns = ns;
+    p->result.compute_ns = ns;
     p->result.stalled_ns = 0;
-    if (p->watch.processor) {
+    if (p->watch.on) {
         busy = busy_ns(p) - p->watch.busy_ns;
         p->result.stalled_ns = ns - MIN(busy, ns);
     }

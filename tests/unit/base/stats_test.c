@@ -386,7 +386,8 @@ static void wider_than_a_fixed_test(void **state)
  * variance of 1, as a multiplier of the standard error: ours is of the same size. */
 static void as_wide_as_another_sequence(void **state)
 {
-    static const double alpha[] = {.05, .025 /* as Statsig's documentation has it */}, wanted[] = {3.2773010, 3.5845154};
+    static const double alpha[] = {.05, .025 /* as Statsig's documentation has it */},
+                        wanted[] = {3.2773010, 3.5845154};
     struct stats_mean one = {1000, 0, sqrt(.001)};
     double v = .002, tau = z95 * z95 * 2 / 2000, ours;
 

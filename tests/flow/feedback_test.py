@@ -11,6 +11,8 @@ import pytest
 
 import flow
 
+# Both versions on the same threads: what slows one process of a shared machine slows both of them.
+SAME = "families:\n  default: {place: inline, inline_max: 1s}\n"
 QUICK = ("threads: 2\nrollouts:\n  quick: {steps: \"50%\", bake: BAKE, warmup: 100ms, interval: 100ms, "
          "min_requests: 40, soak: 0}\n")
 ROW = [0.5, -0.25, 1.0, 0.125]
@@ -218,7 +220,7 @@ def test_after_promotions_and_rollbacks(serve):
 
 def test_bad_feedback_goes_back_by_itself(serve):
     """Its answers are fine; its users say that three times as many are wrong."""
-    s = serve(QUICK.replace("BAKE", "60s"))
+    s = serve(QUICK.replace("BAKE", "60s") + SAME)
     s.push("m", models("harm_good"))
     with Tellers(s, lambda version: 0.36 if version == "2" else 0.12) as tellers:
         flow.until("a baseline", lambda: tellers.n > 200)
@@ -241,7 +243,7 @@ def test_bad_feedback_goes_back_by_itself(serve):
 
 
 def test_equal_feedback_goes_on(serve):
-    s = serve(QUICK.replace("BAKE", "4s"))
+    s = serve(QUICK.replace("BAKE", "4s") + SAME)
     s.push("m", models("harm_good"))
     with Tellers(s, lambda version: 0.2) as tellers:
         flow.until("a baseline", lambda: tellers.n > 200)
@@ -255,7 +257,7 @@ def test_equal_feedback_goes_on(serve):
 
 
 def test_what_feedback_said_survives_a_kill(serve):
-    s = serve(QUICK.replace("BAKE", "60s"))
+    s = serve(QUICK.replace("BAKE", "60s") + SAME)
     s.push("m", models("harm_good"))
     s.push("m", models("harm_good2"), "--rollout", "quick")
 

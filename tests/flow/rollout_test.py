@@ -12,6 +12,8 @@ import flow
 
 QUICK = ("threads: 2\nrollouts:\n  quick: {steps: \"10%,50%\", bake: 1s, warmup: 300ms, interval: 100ms, "
          "min_requests: 40, soak: 2s}\n")
+# Both versions on the same threads: what slows one process of a shared machine slows both of them.
+SAME = "families:\n  default: {place: inline, inline_max: 1s}\n"
 GOOD = [0.5, -0.25, 1.0, 0.125]
 BAD = [1000.0, 0.0, 0.0, 0.0]
 
@@ -74,7 +76,7 @@ def models(name):
 
 
 def test_an_equal_version_goes_through_all_steps(serve):
-    s = serve(QUICK)
+    s = serve(QUICK + SAME)
     s.push("m", models("harm_good"))
     with Users(s) as users:
         flow.until("a baseline", lambda: len(users.replies) > 200)
@@ -196,7 +198,7 @@ def test_a_person_steps_in(serve):
 
 
 def test_a_kill_resumes_the_step(serve):
-    s = serve(QUICK.replace("bake: 1s", "bake: 2s"))
+    s = serve(QUICK.replace("bake: 1s", "bake: 2s") + SAME)
     s.push("m", models("harm_good"))
     with Users(s) as users:
         flow.until("a baseline", lambda: len(users.replies) > 200)

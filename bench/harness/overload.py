@@ -102,7 +102,7 @@ def measure(run, case, server, seconds):
     same_answers(run, [server])
     n = max(1, round(seconds / STRETCH_S))
     each, peak_seconds = max(1, seconds // n), min(5, max(2, seconds // 2))
-    peaks, stretches, cpu, client = [], [], 0, 0
+    peaks, stretches, cpu, client, begun = [], [], 0, 0, 0
     memory, machine = Memory(process), machine_ticks()
     before = process.rss_mb(process.pids())
     memory.start()
@@ -113,13 +113,14 @@ def measure(run, case, server, seconds):
                 raise Failed(f"{server.name}: not one answer within {case.deadline_ms} ms, even in a closed loop")
             if i < n:
                 time.sleep(1)
+                begun = begun or len(memory.samples)
                 result, its, clients = overload(run, case, process, request, peaks, each)
                 stretches.append(result)
                 cpu, client = cpu + its, client + clients
     finally:
         memory.stop()
     other, stolen = machine_share(machine, cpu + client)
-    result, rss = together(stretches), memory.samples
+    result, rss = together(stretches), memory.samples[begun:] or memory.samples
     beside = [(a + b) / 2 for a, b in zip(peaks, peaks[1:])]
     peak_s, seconds = statistics.mean(beside), each * n
     parts = [r["good"] / each / p for r, p in zip(stretches, beside)]

@@ -47,7 +47,7 @@ CASES = (
 
 
 class Memory(threading.Thread):
-    """Samples the resident memory of a server while it is loaded."""
+    """Samples the memory of a server while it is loaded; what its processes share is counted once."""
 
     def __init__(self, process):
         super().__init__(daemon=True)
@@ -55,12 +55,12 @@ class Memory(threading.Thread):
 
     def run(self):
         while not self.over.wait(SAMPLE_S):
-            self.samples.append(self.process.rss_mb(self.process.pids()))
+            self.samples.append(self.process.pss_mb(self.process.pids()))
 
     def stop(self):
         self.over.set()
         self.join()
-        self.samples = self.samples or [self.process.rss_mb(self.process.pids())]
+        self.samples = self.samples or [self.process.pss_mb(self.process.pids())]
 
 
 def peak(run, process, request, deadline_ms, seconds):
@@ -104,7 +104,7 @@ def measure(run, case, server, seconds):
     each, peak_seconds = max(1, seconds // n), min(5, max(2, seconds // 2))
     peaks, stretches, cpu, client, begun = [], [], 0, 0, 0
     memory, machine = Memory(process), machine_ticks()
-    before = process.rss_mb(process.pids())
+    before = process.pss_mb(process.pids())
     memory.start()
     try:
         for i in range(n + 1):
@@ -120,7 +120,7 @@ def measure(run, case, server, seconds):
     finally:
         memory.stop()
     other, stolen = machine_share(machine, cpu + client)
-    result, rss = together(stretches), memory.samples[begun:] or memory.samples
+    result, pss = together(stretches), memory.samples[begun:] or memory.samples
     beside = [(a + b) / 2 for a, b in zip(peaks, peaks[1:])]
     peak_s, seconds = statistics.mean(beside), each * n
     parts = [r["good"] / each / p for r, p in zip(stretches, beside)]
@@ -136,8 +136,8 @@ def measure(run, case, server, seconds):
         "refused_p50_ms": refused["p50"] / 1000, "refused_p99_ms": refused["p99"] / 1000,
         "early": result["early"], "expired": result["expired"], "other": result["other"], "broken": result["broken"],
         "unanswered": result["unanswered"], "unsent": result["unsent"], "reopened": result["reopened"],
-        "client_lag_p99_ms": result["lag_us"]["p99"] / 1000, "rss_before_mb": before,
-        "rss_10_mb": rss[len(rss) // 10], "rss_end_mb": rss[-1], "rss_peak_mb": max(rss),
+        "client_lag_p99_ms": result["lag_us"]["p99"] / 1000, "pss_before_mb": before,
+        "pss_10_mb": pss[len(pss) // 10], "pss_end_mb": pss[-1], "pss_peak_mb": max(pss),
         "peaks": " ".join(f"{p:.1f}" for p in peaks), "of_peak_each_stretch": " ".join(f"{p:.3f}" for p in parts),
         "good_each_second": " ".join(str(k) for k in result["good_in"]), "cpu_s": cpu,
         "client_cpu_s": client, "other_cpu_pct": other, "steal_pct": stolen,
@@ -152,8 +152,8 @@ COLUMNS = (
     ("refused", "refused", "{:,}"), ("refused_p50_ms", "p50 ms", "{:,.1f}"), ("refused_p99_ms", "p99 ms", "{:,.1f}"),
     ("expired", "expired", "{:,}"),
     ("broken", "broken", "{:,}"), ("other", "other", "{:,}"), ("unanswered", "unanswered", "{:,}"),
-    ("unsent", "unsent", "{:,}"), ("rss_10_mb", "MB at 10 %", "{:,.0f}"), ("rss_end_mb", "at the end", "{:,.0f}"),
-    ("rss_peak_mb", "peak", "{:,.0f}"),
+    ("unsent", "unsent", "{:,}"), ("pss_10_mb", "MB at 10 %", "{:,.0f}"), ("pss_end_mb", "at the end", "{:,.0f}"),
+    ("pss_peak_mb", "peak", "{:,.0f}"),
 )
 
 
@@ -167,7 +167,7 @@ def figures(rows):
             out += [
                 (f"{name}: goodput / peak", r["goodput_of_peak"], ">= 0.95"),
                 (f"{name}: p99 of admitted / deadline", r["ok_p99_ms"] / r["deadline_ms"], "<= 1.0"),
-                (f"{name}: memory at the end / at 10 %", r["rss_end_mb"] / r["rss_10_mb"], "<= 1.05"),
+                (f"{name}: memory at the end / at 10 %", r["pss_end_mb"] / r["pss_10_mb"], "<= 1.05"),
                 (f"{name}: requests without a proper answer", silent, "<= 0"),
             ]
     return out

@@ -110,6 +110,7 @@ char *counts_text(const struct model *m)
         put_numbers(&b, s->labelled, JUDGE_ARMS);
         put_numbers(&b, s->bad[METRIC_WRONG], JUDGE_ARMS);
         put_numbers(&b, s->all[METRIC_WRONG], JUDGE_ARMS);
+        put_numbers(&b, &m->moments.stratum[i].worst[0][0], JUDGE_SLOW * MOMENTS_KEPT);
         BUF_LIT(&b, "]");
     }
     BUF_LIT(&b, "]");
@@ -137,7 +138,8 @@ static bool get_numbers(yyjson_val *arr, size_t *at, uint64_t *out, size_t count
     return true;
 }
 
-static bool read_stratum(yyjson_val *arr, struct judge_stratum *s)
+/* What older releases did not count yet may be missing at the end. */
+static bool read_stratum(yyjson_val *arr, struct judge_stratum *s, struct moments_stratum *of)
 {
     size_t at = 0;
     uint64_t share;
@@ -150,9 +152,12 @@ static bool read_stratum(yyjson_val *arr, struct judge_stratum *s)
         !get_numbers(arr, &at, &s->bad[0][0], AT_ONCE) || !get_numbers(arr, &at, &s->all[0][0], AT_ONCE)) {
         return false;
     }
-    return at == yyjson_arr_size(arr) ||
-           (get_numbers(arr, &at, s->labelled, JUDGE_ARMS) && get_numbers(arr, &at, s->bad[METRIC_WRONG], JUDGE_ARMS) &&
-            get_numbers(arr, &at, s->all[METRIC_WRONG], JUDGE_ARMS));
+    if (at < yyjson_arr_size(arr) &&
+        !(get_numbers(arr, &at, s->labelled, JUDGE_ARMS) && get_numbers(arr, &at, s->bad[METRIC_WRONG], JUDGE_ARMS) &&
+          get_numbers(arr, &at, s->all[METRIC_WRONG], JUDGE_ARMS))) {
+        return false;
+    }
+    return at == yyjson_arr_size(arr) || get_numbers(arr, &at, &of->worst[0][0], JUDGE_SLOW * MOMENTS_KEPT);
 }
 
 static bool read_values(yyjson_val *arr, struct judge_values *v)
@@ -210,13 +215,15 @@ static void counts_read(struct model *m, const char *text)
         m->baseline[k] = v ? yyjson_get_num(v) : 1; /* an older release's: not known */
     }
     for (size_t i = 0; ok && i < yyjson_arr_size(strata); i++) {
-        ok = read_stratum(yyjson_arr_get(strata, i), &m->counts.stratum[i]);
+        ok = read_stratum(yyjson_arr_get(strata, i), &m->counts.stratum[i], &m->moments.stratum[i]);
         m->counts.n = i + 1;
     }
     ok = ok && read_feedback(yyjson_obj_get(root, "feedback"), &m->counts);
     if (!ok) {
         m->counts = (struct judge_counts){0};
+        m->moments = (struct moments){0};
     }
+    moments_resume(&m->moments, &m->counts);
     if (m->values && !goal_counts_read(m->values, yyjson_obj_get(root, "goal"))) {
         *m->values = (struct goal_counts){0};
     }
@@ -333,6 +340,7 @@ static void new_tally(struct model *m)
 void conduct_begin(struct model *m)
 {
     m->counts = (struct judge_counts){0};
+    m->moments = (struct moments){0};
     memset(m->baseline, 0, sizeof(m->baseline));
     values_begin(m);
     new_tally(m);
@@ -366,6 +374,7 @@ static void soak_counts(struct model *m)
         labelled >= JUDGE_LABELS_LEAST ? (double)sum.all[METRIC_WRONG][JUDGE_STABLE] / (double)labelled : 1;
     m->baseline[METRIC_REWARD] = 1;
     m->counts.n = 0;
+    m->moments = (struct moments){0};
     memset(m->counts.stratum, 0, sizeof(m->counts.stratum));
     memset(m->counts.values, 0, sizeof(m->counts.values));
 }
@@ -781,6 +790,7 @@ static void judge_now(struct model *m)
 
     freeze(m);
     tally_sum(m->tally, &m->counts);
+    moments_look(&m->moments, &m->counts, clock_us());
     policy_rule(&m->policy, &rule);
     if (rollout_soaking(m)) {
         struct judge_stratum soak = {0};

@@ -18,6 +18,7 @@
 #define WEIR_CONTROL_CONTROL_H
 
 #include "base/conf.h"
+#include "control/moments.h"
 #include "control/rollout.h"
 #include "control/router.h"
 #include "control/shadow.h"
@@ -144,6 +145,7 @@ struct model {
     struct rollout_progress progress;
     struct judgement judgement;    /* the last one; of an ended rollout: the one it ended with */
     struct judge_counts counts;    /* what it was judged on */
+    struct moments moments;        /* of the candidate, as far as they were looked at */
     struct tally *tally;           /* NULL unless a rollout runs or soaks */
     double baseline[METRIC_COUNT]; /* the stable's shares of bad answers in the whole rollout, 1: not known */
     struct goal *goal;             /* NULL unless an experiment runs */

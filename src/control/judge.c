@@ -61,6 +61,18 @@ static double limit_ln_e(double limit, uint64_t bad, uint64_t answered)
     return limit > 0 && limit < 1 ? stats_ln_e(bad, answered, limit, STATS_ABOVE) : 0;
 }
 
+static bool is_slow(size_t m)
+{
+    return m == METRIC_SLOW95 || m == METRIC_SLOW99;
+}
+
+/* The candidate's bad answers that are held against it. */
+static uint64_t held_against(const struct judge_stratum *s, size_t m)
+{
+    uint64_t bad = s->bad[m][JUDGE_CANARY];
+    return is_slow(m) ? bad - MIN(bad, s->moments[m - METRIC_SLOW95]) : bad;
+}
+
 static enum verdict verdict_of(const struct judge_finding *f, bool enough)
 {
     double most = MAX(f->ln_e, f->ln_e_limit);
@@ -70,7 +82,7 @@ static enum verdict verdict_of(const struct judge_finding *f, bool enough)
     if (!enough) {
         return VERDICT_NODATA;
     }
-    return most > MAX(log(2), f->trip / 3) ? VERDICT_INCONCLUSIVE : VERDICT_PASS;
+    return f->brief || most > MAX(log(2), f->trip / 3) ? VERDICT_INCONCLUSIVE : VERDICT_PASS;
 }
 
 /* Each event brings its part of the evidence that is needed, at the share that it falls under; what is left is to come
@@ -98,8 +110,10 @@ static const uint64_t *whole_of(const struct judge_stratum *s, size_t m)
 
 static void add_up(const struct judge_rule *rule, const struct judge_counts *c, size_t m, struct judge_finding *f)
 {
+    uint64_t held = 0;
     for (size_t i = 0; i < c->n; i++) {
         const struct judge_stratum *from = &c->stratum[i];
+        held += held_against(from, m);
         for (size_t arm = 0; arm < JUDGE_ARMS; arm++) {
             f->answered[arm] += whole_of(from, m)[arm];
             f->bad[arm] += from->bad[m][arm];
@@ -109,20 +123,24 @@ static void add_up(const struct judge_rule *rule, const struct judge_counts *c, 
     for (size_t arm = 0; arm < JUDGE_ARMS; arm++) {
         f->rate[arm] = rate_of(f->all[arm], f->answered[arm]);
     }
-    f->ln_e_limit = limit_ln_e(rule->limit[m], f->bad[JUDGE_CANARY], f->answered[JUDGE_CANARY]);
+    f->ln_e_limit = limit_ln_e(rule->limit[m], held, f->answered[JUDGE_CANARY]);
     f->by_limit = f->ln_e_limit >= f->trip;
 }
 
 static void compare(const struct judge_rule *rule, const struct judge_counts *c, size_t m, struct judge_finding *f)
 {
-    struct stats_stratum s[JUDGE_STRATA];
+    struct stats_stratum s[JUDGE_STRATA], held[JUDGE_STRATA];
     for (size_t i = 0; i < c->n; i++) {
-        const uint64_t *bad = c->stratum[i].bad[m];
-        s[i] =
-            (struct stats_stratum){share_of(&c->stratum[i]), bad[JUDGE_CANARY], bad[JUDGE_CANARY] + bad[JUDGE_STABLE]};
+        const struct judge_stratum *from = &c->stratum[i];
+        uint64_t x = from->bad[m][JUDGE_CANARY], y = from->bad[m][JUDGE_STABLE], of_x = held_against(from, m);
+        s[i] = (struct stats_stratum){share_of(from), x, x + y};
+        held[i] = (struct stats_stratum){share_of(from), of_x, of_x + y};
     }
     add_up(rule, c, m, f);
-    f->ln_e = stats_strata_ln_e(s, c->n, rule->margin[m], STATS_ABOVE);
+    f->ln_e = stats_strata_ln_e(held, c->n, rule->margin[m], STATS_ABOVE);
+    f->brief = is_slow(m) && MAX(f->ln_e, f->ln_e_limit) < f->trip &&
+               (stats_strata_ln_e(s, c->n, rule->margin[m], STATS_ABOVE) >= f->trip ||
+                limit_ln_e(rule->limit[m], f->bad[JUDGE_CANARY], f->answered[JUDGE_CANARY]) >= f->trip);
     f->risk = stats_risk(s, c->n, risk_alpha);
     f->requests_left = requests_left(f, s, c->n);
 }
@@ -241,7 +259,7 @@ static size_t most_evident(const struct judgement *j, bool dry)
     double most = -INFINITY;
     for (size_t m = 0; m < METRIC_COUNT; m++) {
         const struct judge_finding *f = &j->finding[m];
-        double here = MAX(f->ln_e, f->ln_e_limit);
+        double here = f->brief ? nextafter(f->trip, 0) : MAX(f->ln_e, f->ln_e_limit);
         bool silent = metric_by_feedback(m) && f->verdict == VERDICT_NODATA;
         if (f->dry == dry && !silent && here > most) {
             best = m;
@@ -278,11 +296,6 @@ static const char *const metric_words[] = {[METRIC_ERRORS] = "errors",
 static const char *const bad_words[] = {
     [METRIC_ERRORS] = "bad",      [METRIC_SLOW95] = "slow", [METRIC_SLOW99] = "slow",
     [METRIC_INVALID] = "invalid", [METRIC_WRONG] = "wrong", [METRIC_REWARD] = "badly rewarded"};
-
-static bool is_slow(size_t m)
-{
-    return m == METRIC_SLOW95 || m == METRIC_SLOW99;
-}
 
 static void add_count(struct buf *b, uint64_t v)
 {
@@ -459,7 +472,7 @@ static void add_rate_of(struct buf *b, const struct scene *scene, const struct j
 static void add_finding(struct buf *b, const struct scene *scene, const struct judge_finding *f, size_t m)
 {
     double limit = scene->baseline ? soak_limit(scene->rule, scene->baseline, m) : scene->rule->limit[m];
-    bool compared = f->ln_e >= f->trip || f->ln_e >= f->ln_e_limit;
+    bool compared = f->ln_e >= f->trip || f->ln_e >= f->ln_e_limit || (f->brief && limit <= 0);
     if (compared && !scene->baseline) {
         if (metric_by_feedback(m)) {
             add_means(b, scene, f, m);
@@ -490,6 +503,7 @@ static void add_verdict(struct buf *b, const struct scene *scene, const struct j
     case VERDICT_INCONCLUSIVE:
         BUF_LIT(b, "a suspicion, no proof yet: ");
         add_finding(b, scene, f, j->worst);
+        buf_addz(b, f->brief ? "; in a few moments only" : "");
         break;
     case VERDICT_NODATA:
         if (j->answered[JUDGE_CANARY] < MAX(scene->rule->min_requests, 1)) {
@@ -661,8 +675,10 @@ void judge_soak(const struct judge_rule *rule, const double baseline[METRIC_COUN
         f->all[JUDGE_CANARY] = MAX(now->all[m][JUDGE_CANARY], f->bad[JUDGE_CANARY]); /* all[] need not be given */
         f->rate[JUDGE_STABLE] = baseline[m] < 1 ? baseline[m] : (double)NAN;
         f->rate[JUDGE_CANARY] = rate_of(f->all[JUDGE_CANARY], f->answered[JUDGE_CANARY]);
-        f->ln_e_limit = limit_ln_e(soak_limit(rule, baseline, m), f->bad[JUDGE_CANARY], f->answered[JUDGE_CANARY]);
+        double limit = soak_limit(rule, baseline, m);
+        f->ln_e_limit = limit_ln_e(limit, held_against(now, m), f->answered[JUDGE_CANARY]);
         f->by_limit = f->ln_e_limit >= f->trip;
+        f->brief = !f->by_limit && limit_ln_e(limit, f->bad[JUDGE_CANARY], f->answered[JUDGE_CANARY]) >= f->trip;
         f->verdict = verdict_of(f, metric_by_feedback(m) ? f->answered[JUDGE_CANARY] >= JUDGE_LABELS_LEAST : enough);
     }
     decide(out, enough);
@@ -712,6 +728,7 @@ static void json_finding(struct buf *out, const struct judge_finding *f, size_t 
     json_strz(out, verdict_names[f->verdict]);
     json_bool(out, "dry", f->dry);
     json_bool(out, "by_limit", f->by_limit);
+    json_bool(out, "brief", f->brief);
     json_number(out, "ln_e", f->ln_e);
     json_number(out, "ln_e_limit", f->ln_e_limit);
     json_number(out, "trip", f->trip);

@@ -39,6 +39,10 @@
  * counts contradict themselves (x > n, a share of 0 or 1). NODATA, INCONCLUSIVE and ERROR never promote and never roll
  * back.
  *
+ * Moments. Slow answers that a few seconds of a busy machine explain convict nobody: what the candidate's worst moments
+ * at a share have more than the others is left out of the evidence (moments.h). Where it would have failed with that, it
+ * is under suspicion: `brief`.
+ *
  * Suspicion: the e-value of a guardrail stands above ln 2, or above a third of its limit, whichever is higher: more
  * requests will tell.
  *
@@ -83,6 +87,8 @@ struct judge_rule {
     uint64_t min_requests;       /* of the candidate, before PASS */
 };
 
+#define JUDGE_SLOW 2 /* kinds of slow: METRIC_SLOW95 and the one behind it */
+
 /* Everything counted while the candidate had one share. */
 #define JUDGE_STRATA 32
 struct judge_stratum {
@@ -92,6 +98,8 @@ struct judge_stratum {
     uint64_t labelled[JUDGE_ARMS];          /* answers that feedback called right or wrong */
     uint64_t bad[METRIC_COUNT][JUDGE_ARMS]; /* first bad answer of that kind of each user; of reward: 0 */
     uint64_t all[METRIC_COUNT][JUDGE_ARMS]; /* all bad answers: for the rates that are shown */
+    uint64_t open[JUDGE_SLOW];              /* of the candidate's bad[] those that have no answer yet, just now */
+    uint64_t moments[JUDGE_SLOW];           /* of the candidate's bad[] what is left out, see Moments */
 };
 /* What feedback said of one arm's answers in the whole rollout: 1 or 0 (wrong or right), or rewards. A weight is in
  * basis points: 10000 - share_bp in the candidate's arm, share_bp in the stable's. */
@@ -113,6 +121,7 @@ struct judge_counts {
 struct judge_finding {
     enum verdict verdict;
     bool dry, by_limit;            /* by_limit: the absolute limit failed it */
+    bool brief;                    /* it would have failed, had it not been slow in a few moments only */
     double ln_e, ln_e_limit, trip; /* of the comparison, of the absolute limit (0: none); both fail at `trip` */
     uint64_t answered[JUDGE_ARMS]; /* of wrong: labelled answers; of reward: rewards */
     uint64_t bad[JUDGE_ARMS], all[JUDGE_ARMS];

@@ -27,6 +27,7 @@ struct cell {
     _Alignas(64) _Atomic uint32_t generation;
     _Atomic uint64_t answered[JUDGE_ARMS], exposed[JUDGE_ARMS], labelled[JUDGE_ARMS];
     _Atomic uint64_t all[METRIC_COUNT][JUDGE_ARMS], bad[METRIC_COUNT][JUDGE_ARMS];
+    _Atomic uint64_t open[JUDGE_SLOW]; /* at the last scan */
 };
 struct values { /* as judge_values; square and y: a double's bits */
     _Atomic uint64_t count, weight2, square;
@@ -130,6 +131,9 @@ static void cell_read(const struct cell *c, struct judge_stratum *out)
         out->exposed[a] = get(&c->exposed[a]);
         out->labelled[a] = get(&c->labelled[a]);
     }
+    for (unsigned k = 0; k < JUDGE_SLOW; k++) {
+        out->open[k] = get(&c->open[k]);
+    }
 }
 
 static void stratum_add(struct judge_stratum *to, const struct judge_stratum *s)
@@ -142,6 +146,9 @@ static void stratum_add(struct judge_stratum *to, const struct judge_stratum *s)
             to->bad[m][a] += s->bad[m][a];
             to->all[m][a] += s->all[m][a];
         }
+    }
+    for (unsigned k = 0; k < JUDGE_SLOW; k++) {
+        to->open[k] += s->open[k];
     }
 }
 
@@ -456,6 +463,7 @@ void tally_end(struct tally_mark *m, unsigned part, unsigned bad, uint64_t end_u
 void tally_scan(struct tally *t, unsigned part, uint64_t now_us)
 {
     struct part *p = &t->part[part];
+    uint64_t open[JUDGE_STRATA][JUDGE_SLOW] = {0};
 
     if (!tally_frozen(t)) {
         return;
@@ -466,6 +474,14 @@ void tally_scan(struct tally *t, unsigned part, uint64_t now_us)
         if (kinds) {
             count(t, p, m, kinds);
             m->seen |= (uint8_t)kinds;
+        }
+        for (unsigned k = 0; m->arm == JUDGE_CANARY && k < JUDGE_SLOW && cell_of(p, m->stratum); k++) {
+            open[m->stratum % JUDGE_STRATA][k] += m->seen >> (METRIC_SLOW95 + k) & 1;
+        }
+    }
+    for (unsigned i = 0; i < JUDGE_STRATA; i++) {
+        for (unsigned k = 0; k < JUDGE_SLOW; k++) {
+            atomic_store_explicit(&p->cell[i].open[k], open[i][k], memory_order_release);
         }
     }
 }

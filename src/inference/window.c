@@ -2,8 +2,11 @@
 /* Windows: a memfd (or private memory) and a buddy allocator a part.
  *
  * The books are outside the window, so nothing that a worker might write can confuse them. Each part keeps, for every
- * 512-byte unit, the order of the block that begins there (or NONE) and the links of its free list. The arrays are
- * mapped lazily: a part that was never busy costs a few pages. */
+ * 512-byte unit, the order of the block that begins there, and for every order a set of the free blocks: a tree of
+ * bits, whose words say which words below them are not empty. So the lowest free block is found in a few steps, however
+ * many there are, and taking always the lowest keeps what was ever touched of the window close to what was in use at
+ * the worst moment: the memory of a server under load does not creep up with time. The arrays are mapped lazily: a part that was
+ * never busy costs a few pages. */
 #include "inference/window.h"
 
 #include <errno.h>
@@ -15,12 +18,16 @@
 #define UNIT_BITS 9
 #define UNIT (1ull << UNIT_BITS)
 #define ORDERS 32
-#define NIL UINT32_MAX
+#define LEVELS 6      /* of 64 each: enough for 2^32 units */
 #define TAKEN 0x80u /* in order[]: the block is taken; 0 in order[]: no block begins here (orders are stored + 1) */
 
+struct set { /* of free blocks of one order, by number: the unit >> the order */
+    uint64_t *level[LEVELS];
+    unsigned top; /* the level that has one word */
+};
 struct part {
-    uint32_t head[ORDERS]; /* free list of each order; unit numbers */
-    uint32_t *next, *prev;
+    uint32_t some; /* bit o: there are free blocks of order o */
+    struct set free[ORDERS];
     uint8_t *order;
     uint64_t used;
 };
@@ -35,36 +42,100 @@ struct window {
     struct part part[];
 };
 
-static void list_push(struct part *p, unsigned order, uint32_t unit)
+/* ---- the free blocks ---- */
+
+static uint64_t words_of(uint64_t bits)
 {
-    p->next[unit] = p->head[order];
-    p->prev[unit] = NIL;
-    if (p->head[order] != NIL) {
-        p->prev[p->head[order]] = unit;
+    return (bits + 63) / 64;
+}
+
+/* Where the set's levels are, from `at` on; returns what is behind them. at NULL: only counts. */
+static uint64_t *set_place(struct set *s, uint64_t blocks, uint64_t *at, size_t *words)
+{
+    unsigned l = 0;
+
+    for (uint64_t n = words_of(blocks);; n = words_of(n), l++) {
+        if (at) {
+            s->level[l] = at;
+            s->top = l;
+            at += n;
+        }
+        *words += n;
+        if (n == 1) {
+            return at;
+        }
     }
-    p->head[order] = unit;
+}
+
+static void set_add(struct part *p, unsigned order, uint32_t unit)
+{
+    struct set *s = &p->free[order];
+    uint64_t i = unit >> order, had;
+
+    for (unsigned l = 0; l <= s->top; l++, i /= 64) {
+        had = s->level[l][i / 64];
+        s->level[l][i / 64] = had | 1ull << i % 64;
+        if (had) {
+            break; /* the words above know already */
+        }
+    }
+    p->some |= 1u << order;
     p->order[unit] = (uint8_t)(order + 1);
 }
 
-static void list_remove(struct part *p, unsigned order, uint32_t unit)
+static void set_remove(struct part *p, unsigned order, uint32_t unit)
 {
-    if (p->prev[unit] != NIL) {
-        p->next[p->prev[unit]] = p->next[unit];
-    } else {
-        p->head[order] = p->next[unit];
+    struct set *s = &p->free[order];
+    uint64_t i = unit >> order;
+
+    for (unsigned l = 0; l <= s->top; l++, i /= 64) {
+        if (s->level[l][i / 64] &= ~(1ull << i % 64)) {
+            break;
+        }
     }
-    if (p->next[unit] != NIL) {
-        p->prev[p->next[unit]] = p->prev[unit];
+    if (s->level[s->top][0] == 0) {
+        p->some &= ~(1u << order);
     }
     p->order[unit] = 0;
+}
+
+static uint32_t set_lowest(const struct set *s) /* not empty */
+{
+    uint64_t i = 0;
+
+    for (unsigned l = s->top + 1; l-- > 0;) {
+        i = i * 64 + (uint64_t)__builtin_ctzll(s->level[l][i]);
+    }
+    return (uint32_t)i;
+}
+
+/* The lowest free block of one of these orders, of which there is one. */
+static uint32_t lowest(const struct part *p, uint32_t orders, unsigned *order)
+{
+    uint32_t best = UINT32_MAX;
+
+    for (; orders; orders &= orders - 1) {
+        unsigned o = (unsigned)__builtin_ctz(orders);
+        uint32_t unit = set_lowest(&p->free[o]) << o;
+
+        if (unit < best) {
+            best = unit;
+            *order = o;
+        }
+    }
+    return best;
 }
 
 static enum err_code books_open(struct window *w, struct err *e)
 {
     uint64_t units = w->part_bytes >> UNIT_BITS;
-    size_t each = (size_t)units * (4 + 4 + 1);
+    size_t words = 0, each;
 
-    w->books_size = ALIGN_UP(each, 4096) * w->parts;
+    for (unsigned o = 0; o <= w->top; o++) {
+        set_place(NULL, units >> o, NULL, &words);
+    }
+    each = ALIGN_UP(words * 8 + units, 4096);
+    w->books_size = each * w->parts;
     w->books = mmap(NULL, w->books_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (w->books == MAP_FAILED) {
         w->books = NULL;
@@ -72,15 +143,14 @@ static enum err_code books_open(struct window *w, struct err *e)
     }
     for (unsigned i = 0; i < w->parts; i++) {
         struct part *p = &w->part[i];
-        uint8_t *at = (uint8_t *)w->books + ALIGN_UP(each, 4096) * i;
+        uint64_t *at = (uint64_t *)(void *)((uint8_t *)w->books + each * i);
+        size_t unused = 0;
 
-        p->next = (uint32_t *)(void *)at;
-        p->prev = (uint32_t *)(void *)(at + units * 4);
-        p->order = at + units * 8;
-        for (unsigned o = 0; o < ORDERS; o++) {
-            p->head[o] = NIL;
+        for (unsigned o = 0; o <= w->top; o++) {
+            at = set_place(&p->free[o], units >> o, at, &unused);
         }
-        list_push(p, w->top, 0);
+        p->order = (uint8_t *)at;
+        set_add(p, w->top, 0);
     }
     return ERR_OK;
 }
@@ -180,8 +250,8 @@ uint64_t window_size(const struct window *w)
 uint64_t window_take(struct window *w, unsigned part, uint64_t bytes)
 {
     struct part *p = &w->part[part];
-    unsigned want = 0, o;
-    uint32_t unit;
+    unsigned want = 0, o = 0;
+    uint32_t unit, large;
 
     if (bytes > w->part_bytes) {
         return WINDOW_NONE;
@@ -189,16 +259,15 @@ uint64_t window_take(struct window *w, unsigned part, uint64_t bytes)
     while ((UNIT << want) < bytes) {
         want++;
     }
-    for (o = want; o <= w->top && p->head[o] == NIL; o++) {
-    }
-    if (o > w->top) {
+    large = p->some >> want << want;
+    if (!large) {
         return WINDOW_NONE;
     }
-    unit = p->head[o];
-    list_remove(p, o, unit);
-    while (o > want) { /* keep the lower half, so that low addresses stay warm */
+    unit = lowest(p, large, &o);
+    set_remove(p, o, unit);
+    while (o > want) { /* keep the lower half */
         o--;
-        list_push(p, o, unit + (1u << o));
+        set_add(p, o, unit + (1u << o));
     }
     p->order[unit] = (uint8_t)((want + 1) | TAKEN);
     p->used += UNIT << want;
@@ -222,11 +291,11 @@ void window_give(struct window *w, unsigned part, uint64_t off)
         if (p->order[mate] != o + 1) { /* taken, split, or inside something larger */
             break;
         }
-        list_remove(p, o, mate);
+        set_remove(p, o, mate);
         unit &= ~(1u << o);
         o++;
     }
-    list_push(p, o, unit);
+    set_add(p, o, unit);
 }
 
 uint64_t window_used(const struct window *w, unsigned part)

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -248,6 +249,7 @@ BIG = 8 << 20  # more than the sockets hold
 def test_an_early_refusal_on_a_connection_that_is_kept(load, tmp_path):
     def act(s, first):
         s.sendall(answer(503))
+        time.sleep(0.05)
         rest_of_body(s, first)
         return True
 
@@ -259,6 +261,7 @@ def test_an_early_refusal_and_the_connection_is_closed(load, tmp_path):
     def act(s, first):
         s.sendall(answer(503, b"Connection: close\r\n"))
         s.shutdown(socket.SHUT_WR)
+        time.sleep(0.05)  # as long as nobody reads, the client cannot have sent the whole body before it sees the answer
         while s.recv(1 << 16):
             pass
         return False

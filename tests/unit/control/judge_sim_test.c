@@ -19,6 +19,7 @@
 
 #include "base/hash.h"
 #include "base/sketch.h"
+#include "control/moments.h"
 #include "control/router.h"
 #include "control/tally.h"
 
@@ -103,6 +104,7 @@ static unsigned few(unsigned runs)
 struct run {
     const struct world *world;
     struct tally *tally;
+    struct moments moments;
     uint64_t chance, now_us, requests;
     char salt[40];
     uint64_t people; /* who the users are */
@@ -225,15 +227,19 @@ static double evidence_at_most(const struct judge_counts *c)
     return most;
 }
 
-static void judge_now(const struct run *r, struct judgement *j)
+static void look(struct run *r, struct judge_counts *c)
 {
-    struct judge_counts counts;
-    tally_sum(r->tally, &counts);
-    judge(&rule, &counts, j);
+    tally_sum(r->tally, c);
+    moments_look(&r->moments, c, r->now_us);
+}
+
+static void judge_now(const struct judge_counts *c, struct judgement *j)
+{
+    judge(&rule, c, j);
     assert_false(j->ratio_broken);
     assert_int_not_equal(j->verdict, VERDICT_ERROR);
     for (size_t m = 0; m < METRIC_WRONG; m++) {
-        assert_true(j->finding[m].ln_e < evidence_at_most(&counts) + 1e-9);
+        assert_true(j->finding[m].ln_e < evidence_at_most(c) + 1e-9);
     }
 }
 
@@ -246,11 +252,11 @@ static bool failed(struct run *r, enum judge_metric *worst)
     struct judgement j;
     bool feedback_too =
         r->world->labels[JUDGE_CANARY] > 0 && (r->world->feedback_only || ++r->looks % FEEDBACK_LOOKS == 0);
-    tally_sum(r->tally, &counts);
+    look(r, &counts);
     if (!feedback_too && evidence_at_most(&counts) < log(METRIC_WRONG / rule.alpha)) {
         return false;
     }
-    judge_now(r, &j);
+    judge_now(&counts, &j);
     for (size_t k = 0; k < JUDGE_VALUES; k++) {
         r->most[k] = MAX(r->most[k], j.finding[METRIC_WRONG + k].ln_e);
     }
@@ -308,12 +314,14 @@ static void like_the_stable(void **state)
     unsigned runs = few(1000);
     for (uint64_t seed = 0; seed < runs; seed++) {
         struct run r;
+        struct judge_counts counts;
         struct judgement j;
         begin(&r, seed % 2 ? &sticky : &alike, seed);
         if (five_steps(&r)) {
             fails[seed % 2]++;
         } else {
-            judge_now(&r, &j);
+            look(&r, &counts);
+            judge_now(&counts, &j);
             assert_int_not_equal(j.verdict, VERDICT_NODATA);
         }
         tally_free(r.tally);

@@ -300,6 +300,51 @@ static void broken_ratio(void **state)
     assert_true(j.ratio_p > .999);
 }
 
+/* Ten of 39 slow, and all within a few seconds: a busy machine. The same again and again is the version's. */
+static void slow_in_a_few_moments_is_no_proof(void **state)
+{
+    (void)state;
+    struct judge_counts c = counts_of(1000, 4260, 390);
+    set_bad(&c, 0, METRIC_SLOW95, 90, 60);
+    judge(&plain, &c, &j);
+    assert_int_equal(j.verdict, VERDICT_FAIL);
+    c.stratum[0].moments[0] = 20;
+    judge(&plain, &c, &j);
+    assert_int_equal(j.verdict, VERDICT_FAIL);
+    assert_false(j.finding[METRIC_SLOW95].brief);
+    assert_int_equal(j.finding[METRIC_SLOW95].bad[JUDGE_CANARY], 60); /* what is shown is all of it */
+    c.stratum[0].moments[0] = 52;
+    judged(&plain, &c, VERDICT_INCONCLUSIVE,
+           "a suspicion, no proof yet: slow answers (beyond the stable's p95 of 120 ms) 6.0 times the stable's "
+           "(always-valid 95 %: 3.5 to 9.9) at a share of 10 %: 60 slow answers of 390 against 90 of 4,260; in a few "
+           "moments only");
+    assert_int_equal(j.worst, METRIC_SLOW95);
+    assert_true(j.finding[METRIC_SLOW95].brief);
+    set_bad(&c, 0, METRIC_ERRORS, 0, 60);
+    judge(&plain, &c, &j); /* another guardrail's proof is not held up by it */
+    assert_int_equal(j.verdict, VERDICT_FAIL);
+    assert_int_equal(j.worst, METRIC_ERRORS);
+    set_bad(&c, 0, METRIC_ERRORS, 0, 0);
+    set_bad(&c, 0, METRIC_SLOW95, 400, 60);
+    judge(&plain, &c, &j); /* it came to be normal */
+    assert_int_equal(j.verdict, VERDICT_PASS);
+    /* The limit, and the soak. */
+    struct judge_rule limited = {.alpha = .01, .limit = {[METRIC_SLOW95] = .1}, .min_requests = 100};
+    set_bad(&c, 0, METRIC_SLOW95, 400, 90);
+    c.stratum[0].moments[0] = 10;
+    judge(&limited, &c, &j);
+    assert_int_equal(j.verdict, VERDICT_FAIL);
+    c.stratum[0].moments[0] = 80;
+    judge(&limited, &c, &j);
+    assert_int_equal(j.verdict, VERDICT_INCONCLUSIVE);
+    double baseline[METRIC_COUNT] = {.01, .05, .01, 0, 1, 1};
+    judge_soak(&plain, baseline, &c.stratum[0], &j);
+    assert_int_equal(j.verdict, VERDICT_INCONCLUSIVE);
+    c.stratum[0].moments[0] = 10;
+    judge_soak(&plain, baseline, &c.stratum[0], &j);
+    assert_int_equal(j.verdict, VERDICT_FAIL);
+}
+
 /* What is left shrinks as events come, and is nothing once a doubled rate would have been seen. */
 static void requests_left(void **state)
 {
@@ -578,7 +623,7 @@ static void as_json(void **state)
         "\"answered\":{\"stable\":19800,\"canary\":1043},\"ratio\":{\"ln_e\":-",
         "\"broken\":false},\"stable_sick\":false,\"findings\":[{\"metric\":\"errors\",\"verdict\":\"fail\",\"dry\":"
         "false,"
-        "\"by_limit\":false,\"ln_e\":13.95642",
+        "\"by_limit\":false,\"brief\":false,\"ln_e\":13.95642",
         "\"ln_e_limit\":0.0,\"trip\":6.09682",
         "\"stable\":{\"answered\":19800,\"bad\":70,\"all\":70,\"rate\":0.0035353",
         "\"canary\":{\"answered\":1043,\"bad\":20,\"all\":20,\"rate\":0.0191754",
@@ -635,6 +680,7 @@ int main(void)
         cmocka_unit_test(absolute_limit),
         cmocka_unit_test(stable_sick_and_worse),
         cmocka_unit_test(broken_ratio),
+        cmocka_unit_test(slow_in_a_few_moments_is_no_proof),
         cmocka_unit_test(requests_left),
         cmocka_unit_test(wrong_answers_fail),
         cmocka_unit_test(feedback_needs_enough_of_it),

@@ -263,11 +263,18 @@ static void slow_is_found_while_open_and_counted_once(void **state)
     assert_int_equal(s.all[METRIC_SLOW95][CANARY], 1);
     assert_int_equal(s.bad[METRIC_SLOW95][CANARY], 1);
     assert_int_equal(s.all[METRIC_SLOW99][CANARY], 0);
+    assert_int_equal(s.open[0], 1);
+    assert_int_equal(s.open[1], 0);
 
     tally_scan(t, 0, MS + 21 * MS);
+    s = stratum_of(t, 5000);
+    assert_int_equal(s.open[0], 1);
+    assert_int_equal(s.open[1], 1);
     tally_end(&m, 0, TALLY_ERROR, MS + 500 * MS);
     tally_end(&quick, 0, 0, 15 * MS);
+    tally_scan(t, 0, MS + 22 * MS);
     s = stratum_of(t, 5000);
+    assert_int_equal(s.open[0] + s.open[1], 0);
     assert_int_equal(s.answered[CANARY], 2);
     assert_int_equal(s.all[METRIC_SLOW95][CANARY], 1);
     assert_int_equal(s.all[METRIC_SLOW99][CANARY], 1);

@@ -145,6 +145,44 @@ static void blocks_do_not_overlap(void **state)
     window_free(w);
 }
 
+/* Of one size, exactly as much as at the worst moment; of many sizes, not much more. */
+static void no_more_is_touched_than_was_in_use_at_once(void **state)
+{
+    enum { MOST = 700 };
+    static const unsigned sizes[] = {1, 12};
+    const uint64_t part = 1 << 30; /* mapped, never touched */
+
+    (void)state;
+    for (size_t k = 0; k < COUNT_OF(sizes); k++) {
+        struct window *w = window(part, 1, false);
+        uint64_t off[MOST], touched = 0, peak = 0;
+        unsigned n = 0, most = 300;
+
+        for (unsigned step = 0; step < 200000; step++) {
+            most = step == 100000 ? MOST : most;
+            if (n < most && (n == 0 || random_u64() % (2 * most) >= n)) {
+                uint64_t bytes = 512ull << random_u64() % sizes[k];
+
+                off[n] = window_take(w, 0, bytes);
+                assert_int_not_equal(off[n], WINDOW_NONE);
+                touched = MAX(touched, off[n++] + bytes);
+            } else {
+                unsigned at = (unsigned)(random_u64() % n);
+
+                window_give(w, 0, off[at]);
+                off[at] = off[--n];
+            }
+            peak = MAX(peak, window_used(w, 0));
+        }
+        if (sizes[k] == 1) {
+            assert_int_equal(touched, peak);
+        } else {
+            assert_true(touched < peak + peak / 2);
+        }
+        window_free(w);
+    }
+}
+
 static void full_and_too_large(void **state)
 {
     struct window *w = window(3000, 2, false); /* rounded up to 4096 */
@@ -325,6 +363,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(random_take_and_give),      cmocka_unit_test(blocks_do_not_overlap),
+        cmocka_unit_test(no_more_is_touched_than_was_in_use_at_once),
         cmocka_unit_test(full_and_too_large),        cmocka_unit_test(coalescing),
         cmocka_unit_test(wrong_gives_are_caught),    cmocka_unit_test(sealed),
         cmocka_unit_test(private_has_no_descriptor), cmocka_unit_test(too_large_to_have),

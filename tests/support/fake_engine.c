@@ -474,7 +474,7 @@ static enum err_code fake_attach(struct engine *engine, const struct port_host *
         let_go(g);
     } else {
         p = xcalloc(1, sizeof *p);
-        p->port = (struct port){&fake_engine, engine};
+        p->port = (struct port){.ops = &fake_engine, .engine = engine};
         p->host = *host;
         p->g = g;
         p->step_task.fn = on_step_task;

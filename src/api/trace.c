@@ -104,7 +104,7 @@ static void put_run(struct span *p, const struct infer_result *res)
     p->instance = res->instance;
     p->pid = res->pid;
     p->place = res->place;
-    put(p->peer, sizeof(p->peer), str_of(job->peer));
+    put(p->peer, sizeof(p->peer), str_of(res->peer));
 }
 
 void trace_close(struct trace *t, struct spans *to, const struct trace_end *e)

@@ -35,6 +35,8 @@ struct port {
     const struct engine_ops *ops;
     struct engine *engine;
     int pid; /* of the process that runs its jobs; 0: there is none of its own */
+    const char
+        *peer; /* address of the other server that gets them, "vision:8000"; valid until detach; NULL: none does */
 };
 
 /* What to open. Everything pointed at stays valid until gone(). */
@@ -101,7 +103,6 @@ struct job_result {
     uint64_t wait_ns, compute_ns; /* within the engine: before its run, in its run */
     uint64_t stalled_ns;          /* of compute_ns: no processor was free for it; 0 where the engine can not tell */
     uint32_t joined;              /* how many jobs ran in that run */
-    const char *peer; /* address of the other server that was asked, "host:port", also when it failed; NULL: none was */
 };
 
 struct port_events {

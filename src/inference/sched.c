@@ -8,6 +8,7 @@
  * There is no timer a request: while works exist a sweep looks at all of them every 20 ms; their number is bounded. */
 #include "inference/sched.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 
@@ -181,6 +182,7 @@ static void answer(struct sched *s, struct work *w, const struct job_result *job
                                .done_ns = now,
                                .instance = w->instance,
                                .pid = port ? port->pid : 0,
+                               .peer = port ? port->peer : NULL,
                                .place = !port                   ? NULL
                                         : s->shared->on_threads ? "inline"
                                                                 : port->ops->name};
@@ -481,6 +483,17 @@ static const struct port_events port_events = {on_done, on_space, on_down};
 
 /* ---- deadlines ---- */
 
+static void answer_overdue(struct sched *s, struct work *w)
+{
+    const struct port *port = s->seat[w->instance].port;
+    char text[300] = "the deadline passed while the model was running";
+
+    if (port && port->peer) {
+        snprintf(text, sizeof(text), "the deadline passed while %s had the request", port->peer);
+    }
+    answer_error(s, w, false, ERR_TIMEOUT, text);
+}
+
 static void on_sweep(struct timer *t)
 {
     struct sched *s = CONTAINER_OF(t, struct sched, sweep);
@@ -497,7 +510,7 @@ static void on_sweep(struct timer *t)
     for (struct work *w = s->running.first, *next; w; w = next) {
         next = w->next;
         if (now >= w->deadline_us) {
-            answer_error(s, w, false, ERR_TIMEOUT, "the deadline passed while the model was running");
+            answer_overdue(s, w);
             if (now >= w->deadline_us + GRACE_US && s->seat[w->instance].port) {
                 struct port *p = s->seat[w->instance].port;
                 p->ops->cancel(p, (uint64_t)(uintptr_t)w);

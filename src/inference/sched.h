@@ -74,6 +74,7 @@ struct infer_result {
     int instance;      /* that it was given to last; -1: none */
     int pid;           /* of that instance's process; 0: it has none */
     const char *place; /* where that is: "inline", or its engine's name; NULL: not known */
+    const char *peer;  /* the other server that was asked; valid during done(); NULL: none was */
 };
 /* A request, embedded in its owner. done() is called exactly once after sched_submit succeeded, never from inside it,
  * unless sched_cancel came first. */

@@ -102,8 +102,8 @@ static struct trace_rule rule;
 static int kept_as(struct trace *t, enum err_code code, unsigned deaths)
 {
     struct spans *s = spans_new();
-    struct job_result job = {.err = {code, "why"}, .joined = 3, .peer = "vision:8000"};
-    struct infer_result res = {.job = &job, .deaths = deaths, .instance = 1};
+    struct job_result job = {.err = {code, "why"}, .joined = 3};
+    struct infer_result res = {.job = &job, .deaths = deaths, .instance = 1, .peer = "vision:8000"};
     struct http_ex x = {.t_start = clock_us() - 2000};
     struct trace_end end = {.x = &x, .model = STR("m"), .id = STR("i"), .err = &job.err, .res = &res};
     int kept = -1;

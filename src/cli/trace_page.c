@@ -368,8 +368,11 @@ bool trace_say_failed(struct buf *out, const struct trace_set *s, size_t from, s
 {
     const struct trace_span *t = NULL;
     for (size_t i = from; i < to; i++) { /* the innermost one: the others only hand on what it said */
-        if (failed(&s->list[i]) && (!t || s->list[i].depth > t->depth)) {
-            t = &s->list[i];
+        const struct trace_span *one = &s->list[i];
+        bool left = one->above >= 0 && failed(&s->list[one->above]) &&
+                    strcmp(text_of(one->span, "failed_in"), "client") == 0; /* who asked had given up: that one knows */
+        if (failed(one) && !left && (!t || one->depth > t->depth)) {
+            t = one;
         }
     }
     if (!t) {

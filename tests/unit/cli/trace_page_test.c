@@ -158,6 +158,9 @@ static void the_hop_that_failed_is_the_innermost(void **state)
     load(GATEWAY(BAD("peer", "503", "can not be reached")), NULL);
     assert_string_equal(how_failed(), "vision:8000, which gate asked: 503 can not be reached");
     unload();
+    load(GATEWAY(BAD("peer", "504", "the deadline passed")), VISION(BAD("client", "499", "it left"), "0.0"));
+    assert_string_equal(how_failed(), "vision:8000, which gate asked: 504 the deadline passed");
+    unload();
     load(GATEWAY(BAD("queue", "504", "its time was over")), VISION(WELL, "1.0"));
     assert_string_equal(how_failed(), "gate, in the queue: 504 its time was over");
     unload();

@@ -60,6 +60,7 @@ struct sched {
     uint64_t space_used;
     uint64_t held; /* admitted on this thread and not released: they may still submit */
     bool abandoned;
+    char away[TENSOR_NAME_MAX + 40]; /* who went last: another server, or the instances of the version; "": none did */
     void (*drained)(void *ctx);
     void *drained_ctx;
 };
@@ -300,7 +301,20 @@ static void drop(struct sched *s, struct work *w, enum err_code code, const char
     work_free(s, w);
 }
 
-static const char text_expired[] = "the deadline passed while the request waited for its turn";
+/* Its time is over before it was given to anybody. */
+static void drop_expired(struct sched *s, struct work *w)
+{
+    char text[sizeof(s->away) + 100] = "the deadline passed while the request waited for its turn";
+    bool up = false;
+
+    for (unsigned i = 0; i < INSTANCES_MAX; i++) {
+        up |= s->seat[i].port != NULL;
+    }
+    if (!up && s->away[0]) {
+        snprintf(text, sizeof(text), "the deadline passed while %s was away", s->away);
+    }
+    drop(s, w, ERR_TIMEOUT, text);
+}
 
 /* True: the work is not worth a run any more, and is gone. While nothing runs, everything is tried that may be. */
 static bool too_late(struct sched *s, struct work *w, const struct seat *seat, uint64_t now)
@@ -313,7 +327,7 @@ static bool too_late(struct sched *s, struct work *w, const struct seat *seat, u
         queue_del(s, w);
         work_free(s, w);
     } else if (now >= w->deadline_us) {
-        drop(s, w, ERR_TIMEOUT, text_expired);
+        drop_expired(s, w);
     } else if (s->running.n > 0 && !admission_in_time(&sh->admission, ahead, w->deadline_us, now)) {
         drop(s, w, ERR_UNAVAILABLE, "the request waited so long that its run would end after its deadline; try later");
     } else {
@@ -471,6 +485,8 @@ static void on_down(void *ctx)
     struct seat *seat = ctx;
     struct port *p = seat->port;
 
+    snprintf(seat->sched->away, sizeof(seat->sched->away), p->peer ? "%s" : "every instance of %s",
+             p->peer ? p->peer : seat->sched->shared->name);
     seat->port = NULL;
     seat->dirty = false;
     p->ops->detach(p);
@@ -503,7 +519,7 @@ static void on_sweep(struct timer *t)
         for (struct work *w = s->queue[c].first, *next; w; w = next) {
             next = w->next;
             if (now >= w->deadline_us) {
-                drop(s, w, ERR_TIMEOUT, text_expired);
+                drop_expired(s, w);
             }
         }
     }

@@ -612,6 +612,7 @@ static void waits_for_the_restart(void **state)
     send(&r, 1, 1, SECONDS(10));
     INFER_UNTIL(&r, all_done(0, 2));
     assert_int_equal(q[0].err.code, ERR_TIMEOUT);
+    assert_string_equal(q[0].err.text, "the deadline passed while every instance of add/1 was away");
     all_right(1, 2);
     close_rig(&r);
 }

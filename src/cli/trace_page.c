@@ -254,10 +254,9 @@ static void say_instance(struct buf *out, const struct trace_span *t)
 {
     const char *place = text_of(t->span, "place");
     uint64_t pid = get_count(t->span, "pid");
+    show_textz(out, *place ? place : "an instance that has gone");
     if (pid) {
-        buf_addf(out, "%s %" PRIu64 " (pid %" PRIu64 ")", place, get_count(t->span, "instance"), pid);
-    } else {
-        show_textz(out, *place ? place : "an instance that has gone");
+        buf_addf(out, " %" PRIu64 " (pid %" PRIu64 ")", get_count(t->span, "instance"), pid);
     }
 }
 
@@ -458,7 +457,8 @@ static void rows_of(struct sheet *sh, const struct trace_set *s, size_t from, si
     BUF_LIT(&sh->names.text, "  ");
     say_version(&sh->names.text, t);
     if (get_text(t->span, "arm")) {
-        buf_addf(&sh->names.text, " %s", text_of(t->span, "arm"));
+        BUF_LIT(&sh->names.text, " ");
+        show_textz(&sh->names.text, get_text(t->span, "arm"));
     }
     end_row(sh, t->offset_ms, ms_of(t, "total_ms"), true);
     for (size_t k = 0; k < n; k++) {
@@ -544,7 +544,8 @@ void trace_show(struct buf *out, const struct trace_set *s, size_t from, size_t 
     struct sheet sh = {.n = 0};
     double whole = whole_ms(s, from, to);
     show_paint(out, colour, PAINT_BOLD);
-    buf_addf(out, "trace %s", first->trace);
+    BUF_LIT(out, "trace ");
+    show_textz(out, first->trace);
     show_paint(out, colour, PAINT_PLAIN);
     BUF_LIT(out, "  request ");
     show_textz(out, get_text(first->span, "request_id"));
@@ -575,7 +576,9 @@ void trace_show(struct buf *out, const struct trace_set *s, size_t from, size_t 
         out->n = at;
     }
     if (first->parent) {
-        buf_addf(out, "its caller's span is %s: that one is in the caller's own tracer\n", first->parent);
+        BUF_LIT(out, "its caller's span is ");
+        show_textz(out, first->parent);
+        BUF_LIT(out, ": that one is in the caller's own tracer\n");
     }
 }
 

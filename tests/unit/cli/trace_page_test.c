@@ -171,7 +171,8 @@ static void what_makes_no_sense_is_drawn_all_the_same(void **state)
     (void)state;
     load("{\"spans\":[{}, 7, {\"trace\":\"a\",\"span\":\"x\",\"parent\":\"x\"}, {\"trace\":\"a\",\"span\":\"y\","
          "\"parent\":\"z\"}, {\"trace\":\"a\",\"span\":\"z\",\"parent\":\"y\"},"
-         "{\"trace\":\"b\",\"span\":\"y\",\"start_us\":9,\"total_ms\":-5,\"peer\":\"\\u001b[2J\"}]}",
+         "{\"trace\":\"b\",\"span\":\"y\",\"start_us\":9,\"total_ms\":-5,\"peer\":\"\\u001b[2J\",\"arm\":\"\\u001b["
+         "2J\",\"place\":\"\\u001b[2J\",\"parent\":\"\\u001b[2J\"}]}",
          "{\"spans\":[{\"trace\":\"a\",\"span\":\"x\",\"parent\":\"x\"}], \"server\": 3}");
     assert_int_equal(set.n, 4); /* the same span twice is one */
     assert_string_equal(set.list[0].trace, "b");

@@ -472,7 +472,9 @@ static void build_planes(struct house *h)
                                        .planes = h->planes,
                                        .n_planes = (unsigned)h->conf.threads,
                                        .capture = capture_part(h->capture, i),
-                                       .shadows = shadow_pool_new()};
+                                       .shadows = shadow_pool_new(),
+                                       .spans = spans_new(),
+                                       .trace = h->conf.trace};
         t->plane = (struct plane){.name = "data",
                                   .routes = data_routes,
                                   .n_routes = n_data_routes,
@@ -489,6 +491,10 @@ static void build_planes(struct house *h)
     f->store_url = h->conf.store;
     f->artifacts = h->conf.artifacts;
     f->threads = (unsigned)h->conf.threads;
+    f->planes = h->planes;
+    if (gethostname(f->host, sizeof(f->host) - 1) != 0) {
+        f->host[0] = '\0';
+    }
     f->started_ms = clock_wall_ms();
     f->data_connections = &h->data_connections;
     f->admin_connections = &h->admin_connections;
@@ -645,6 +651,7 @@ static void take_down(struct house *h)
         loop_free(t->loop);
         join_free((struct join *)(uintptr_t)t->facts.join);
         shadow_pool_free(t->facts.shadows);
+        spans_free(t->facts.spans);
     }
     http_listener_free(h->admin_listener);
     if (h->admin_plane.name) {

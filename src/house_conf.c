@@ -37,6 +37,10 @@ static const struct setting settings[] = {
     {"memory", SET_BYTES, AT(memory), "0", 0, 1ull << 46, NULL,
      "host memory that loaded versions may take together; 0: four fifths of the machine's"},
     {"onnxruntime", SET_STRING, AT(onnxruntime), NULL, 1, 500, NULL, "path of libonnxruntime.so; default: looked for"},
+    {"trace_slow", SET_DURATION, AT(trace.slow_us), "0", 0, 3600000000ull, NULL,
+     "requests that take longer are kept for weir trace; 0: those above the p99 of what they are counted in"},
+    {"trace_sample", SET_SHARE, AT(trace.sample_bp), "1%", 0, 0, NULL,
+     "share of the traces that weir trace finds though nothing was wrong with them"},
     {"log", SET_ENUM, AT(log_level), "info", 0, 0, level_words, "least level of the log"},
 };
 static const char *const sections[] = {"families", "rollouts", "events", "capture", NULL};

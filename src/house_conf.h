@@ -6,6 +6,7 @@
 #define WEIR_HOUSE_CONF_H
 
 #include "api/capture.h"
+#include "api/trace.h"
 #include "api/webhook.h"
 #include "control/control.h"
 
@@ -21,6 +22,7 @@ struct house_conf {
     size_t n_policies;
     struct webhook_conf webhook;
     struct capture_conf capture;
+    struct trace_rule trace;
     uint64_t parent_fd; /* UINT64_MAX: none */
 };
 /* Exit status when it fails (2: called wrong, 1: the file is wrong), after saying why on stderr; -1: go on. */

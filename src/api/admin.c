@@ -283,6 +283,9 @@ const struct api_route admin_routes[] = {
     {"GET", "/admin/models/{model}/experiment", admin_show_experiment, NULL, ADMIN_BODY,
      "the running or the last experiment"},
     {"POST", "/admin/models/{model}/experiment", admin_change_experiment, NULL, ADMIN_BODY, "start, ship, stop"},
+    {"GET", "/admin/traces", admin_list_traces, NULL, ADMIN_BODY,
+     "spans that are kept, newest first: ?id=ID&model=M&kept=K&code=C&slower=TIME&limit=N"},
+    {"GET", "/admin/traces/{id}", admin_show_trace, NULL, ADMIN_BODY, "the spans of a request or of a trace"},
 };
 /* clang-format on */
 const size_t n_admin_routes = COUNT_OF(admin_routes);

@@ -8,6 +8,7 @@
 
 #include "api/join.h"
 #include "api/plane.h"
+#include "api/trace.h"
 
 struct capture_part;
 struct shadow_pool;
@@ -20,6 +21,8 @@ struct data_facts {
     unsigned n_planes;
     struct capture_part *capture; /* this thread's; NULL: nothing is captured */
     struct shadow_pool *shadows;  /* this thread's; see shadow.h */
+    struct spans *spans;          /* this thread's */
+    struct trace_rule trace;
 };
 
 extern const struct api_route data_routes[];

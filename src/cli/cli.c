@@ -100,6 +100,11 @@ static const struct opt_row capture_options[] = {
     {"since", 0, OPT_DURATION, "TIME", "--export: only what is not older (1d, 30m)"},
     {"limit", 0, OPT_COUNT, "N", "--export: at most N lines"},
 };
+static const struct opt_row trace_options[] = {
+    {"slow", 0, OPT_FLAG, NULL, "list the last requests that were slow"},
+    {"errors", 0, OPT_FLAG, NULL, "list the last ones that failed"},
+    {"limit", 0, OPT_COUNT, "N", "--slow, --errors: how many (default 20)"},
+};
 static const struct opt_row doctor_options[] = {
     {"data", 0, OPT_TEXT, "DIR", "the folder that the server will use (default weir-data)"},
     {"listen", 0, OPT_TEXT, "ADDR", "its inference address (default 127.0.0.1:8000)"},
@@ -203,6 +208,13 @@ static const struct command commands[] = {
      "Prints what is captured of NAME (capture: in weir.yaml), what became of it, and the segments that hold it.\n"
      "With --export: the captured requests, their answers and the feedback on them.\n",
      ROWS(capture_options), 1, 1, true, capture_run},
+    {"trace", "[ID|NAME]", "where the time of a request went, and why this version",
+     "Prints what the request ID (its X-Request-Id, or its W3C trace's) met in each server that it went through: the\n"
+     "queue, the run, the network; on which host, which version, and why that one; and which hop failed.\n"
+     "Kept are requests that failed, were slow, asked for it (traceparent with the sampled flag, or X-Weir-Trace: 1),\n"
+     "and a share of the rest. --server takes several addresses here, with commas: those of all servers on the way.\n"
+     "With --slow or --errors: the last ones, of the model NAME or of all.\n",
+     ROWS(trace_options), 0, 1, true, trace_run},
     {"doctor", "", "check this machine, and the server if one answers",
      "Checks the machine, the kernel, the runtimes, the data folder and the ports, asks a running server for its own\n"
      "checks, and says how to mend what fails. Exit status 1 if a check fails.\n",
@@ -435,8 +447,10 @@ static enum err_code prepare(struct cli *c, struct err *e)
     }
     c->server_named = server != NULL;
     server = server ? server : DEFAULT_SERVER;
-    bool bare = !strstr(server, "://") && strncmp(server, "unix:", 5) != 0;
-    c->server = xasprintf("%s%s", bare ? "http://" : "", server);
+    c->servers = server;
+    struct str first = {server, c->args.command->fn == trace_run ? strcspn(server, ",") : strlen(server)};
+    bool bare = !memmem(first.p, first.n, "://", 3) && strncmp(server, "unix:", 5) != 0;
+    c->server = xasprintf("%s" STR_FMT, bare ? "http://" : "", STR_ARG(first));
     enum err_code rc = http_client_new(&c->admin, str_of(c->server), e);
     if (rc == ERR_OK && token) {
         rc = read_token(c, token, e);

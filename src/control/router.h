@@ -83,13 +83,22 @@ struct router {
     _Atomic(struct snapshot *) now;
 };
 
+/* Why it is this version. */
+enum pick_why {
+    PICK_NAMED,   /* the request names it */
+    PICK_STABLE,  /* no candidate takes traffic */
+    PICK_BUCKET,  /* a rollout runs: by the bucket of its key */
+    PICK_OUTSIDE, /* an experiment runs, and the bucket of its key is in neither arm */
+};
 struct pick {
     const struct route *route;
     const struct route_version *version;
     struct series *series; /* what this request is counted in */
     enum arm arm;
     bool rollout; /* a rollout is running and this request takes part */
-    bool cold;    /* ERR_UNAVAILABLE, but the version can be waited for; route and version are set */
+    enum pick_why why;
+    uint32_t bucket; /* of the key; PICK_BUCKET and PICK_OUTSIDE */
+    bool cold;       /* ERR_UNAVAILABLE, but the version can be waited for; route and version are set */
 };
 
 uint32_t assignment_bucket(const char *salt, struct str key); /* 0 … 9999 */

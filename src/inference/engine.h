@@ -20,6 +20,7 @@
 #ifndef WEIR_INFERENCE_ENGINE_H
 #define WEIR_INFERENCE_ENGINE_H
 
+#include "base/base.h"
 #include "inference/batcher.h"
 #include "inference/tensor.h"
 #include "inference/window.h"
@@ -33,6 +34,9 @@ struct engine {
 struct port {
     const struct engine_ops *ops;
     struct engine *engine;
+    int pid; /* of the process that runs its jobs; 0: there is none of its own */
+    const char
+        *peer; /* address of the other server that gets them, "vision:8000"; valid until detach; NULL: none does */
 };
 
 /* What to open. Everything pointed at stays valid until gone(). */
@@ -68,6 +72,14 @@ struct engine_host {
     void *ctx;
 };
 
+/* Whose request a job is: for engines that hand it on to another server, which they tell by X-Request-Id, traceparent
+ * and tracestate. */
+struct job_origin {
+    struct str id;           /* of the request: printable, at most 128 characters */
+    const char *traceparent; /* this server's span, base/traceparent.h: the parent of the other server's */
+    struct str tracestate;   /* n == 0: none */
+};
+
 #define JOB_SOLO 1u /* run alone: in no batch with others */
 struct job {
     uint64_t id;          /* the host's; unique among the port's open jobs */
@@ -75,6 +87,7 @@ struct job {
     uint64_t submit_us;   /* clock_us() when its request was queued: latency counts from here; 0: not said */
     uint64_t block;       /* offset of its struct job_block in the input window */
     uint32_t flags;
+    const struct job_origin *origin; /* valid during submit(): what is kept is copied; NULL: nobody waits for it */
 };
 
 struct job_result {

@@ -118,6 +118,7 @@ static void put_arrivals(struct buf *b, const struct model *m)
     put_number(b, "joined", sum.mean_joined);
     put_number(b, "compute_s", sum.compute_s);
     put_number(b, "executor_s", sum.executor_s);
+    put_number(b, "stalled_s", sum.stalled_s);
 }
 
 static void put_memory(struct buf *b, const struct model *m)

@@ -805,7 +805,7 @@ static void answer(struct infer_state *s, const struct infer_result *res)
         goal_output(s->r->plane, s->model, s->series, hash64(s->key.p, s->key.n), sched_info(s->sched), res->job);
     }
     check_outputs(s, res->job);
-    arrivals_ran(s->arrivals, shard_of(s), res->compute_ns, res->job->joined);
+    arrivals_ran(s->arrivals, shard_of(s), res->compute_ns, res->job->stalled_ns, res->job->joined);
     count_end(s, ERR_OK, res->queue_ns, res->compute_ns);
     http_reply_end(x);
     capture(s, res->job);

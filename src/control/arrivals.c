@@ -23,7 +23,7 @@
 static const unsigned span_cells[ARRIVALS_SPANS] = {1, 10, 100, 1000};
 
 struct part {
-    _Alignas(64) _Atomic uint64_t requests, ran, compute_ns, executor_ns, joined;
+    _Alignas(64) _Atomic uint64_t requests, ran, compute_ns, executor_ns, stalled_ns, joined;
     _Atomic uint64_t cell[CELLS];
 };
 struct span {
@@ -78,7 +78,7 @@ void arrivals_add(struct arrivals *a, unsigned part, uint64_t at_us)
     }
 }
 
-void arrivals_ran(struct arrivals *a, unsigned part, uint64_t compute_ns, uint32_t joined)
+void arrivals_ran(struct arrivals *a, unsigned part, uint64_t compute_ns, uint64_t stalled_ns, uint32_t joined)
 {
     struct part *p = &a->part[part];
 
@@ -86,6 +86,7 @@ void arrivals_ran(struct arrivals *a, unsigned part, uint64_t compute_ns, uint32
     counter_add(&p->ran, 1);
     counter_add(&p->compute_ns, compute_ns);
     counter_add(&p->executor_ns, joined > 1 ? compute_ns / joined : compute_ns);
+    counter_add(&p->stalled_ns, stalled_ns);
     counter_add(&p->joined, joined);
 }
 
@@ -159,7 +160,7 @@ void arrivals_look(struct arrivals *a, uint64_t now_us)
 
 void arrivals_sum(const struct arrivals *a, struct arrivals_sum *out)
 {
-    uint64_t joined = 0, compute_ns = 0, executor_ns = 0;
+    uint64_t joined = 0, compute_ns = 0, executor_ns = 0, stalled_ns = 0;
 
     *out = (struct arrivals_sum){.minutes = a->minutes};
     for (unsigned i = 0; i < a->parts; i++) {
@@ -169,10 +170,12 @@ void arrivals_sum(const struct arrivals *a, struct arrivals_sum *out)
         out->ran += counter_get(&p->ran);
         compute_ns += counter_get(&p->compute_ns);
         executor_ns += counter_get(&p->executor_ns);
+        stalled_ns += counter_get(&p->stalled_ns);
         joined += counter_get(&p->joined);
     }
     out->compute_s = (double)compute_ns * 1e-9;
     out->executor_s = (double)executor_ns * 1e-9;
+    out->stalled_s = (double)stalled_ns * 1e-9;
     out->mean_joined = out->ran > 0 ? (double)joined / (double)out->ran : 1;
     out->seconds = (double)(a->next * CELL_US) * 1e-6;
     out->busiest = a->minutes > 0     ? (double)a->minute_most / 60

@@ -27,8 +27,8 @@ void arrivals_free(struct arrivals *a); /* NULL is fine */
 /* ---- the connection thread that owns `part` ---- */
 /* A request, whatever becomes of it; at_us: clock_us() of its first byte, at most a second ago. */
 void arrivals_add(struct arrivals *a, unsigned part, uint64_t at_us);
-/* It was answered by a run of `joined` requests that took compute_ns. */
-void arrivals_ran(struct arrivals *a, unsigned part, uint64_t compute_ns, uint32_t joined);
+/* It was answered by a run of `joined` requests that took compute_ns, and stood still for stalled_ns besides. */
+void arrivals_ran(struct arrivals *a, unsigned part, uint64_t compute_ns, uint64_t stalled_ns, uint32_t joined);
 
 /* ---- control ---- */
 /* Reads the rings up to now; at least every second. */
@@ -43,6 +43,7 @@ struct arrivals_sum {
     uint64_t ran;       /* requests that were answered by a run */
     double compute_s;   /* of their runs, each counted for every request that was in it */
     double executor_s;  /* of their runs, each counted once */
+    double stalled_s;   /* that the runs had no processor, counted as compute_s is */
     double mean_joined; /* requests in a run, as a request finds it; 1 while there was none */
     struct {
         double seconds;    /* of the span */

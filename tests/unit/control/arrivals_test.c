@@ -144,15 +144,16 @@ static void what_runs_took(void **state)
     struct arrivals_sum sum;
 
     (void)state;
-    arrivals_ran(a, 0, 3000000, 1);
+    arrivals_ran(a, 0, 3000000, 500000, 1);
     for (int i = 0; i < 4; i++) {
-        arrivals_ran(a, 1, 8000000, 4);
+        arrivals_ran(a, 1, 8000000, 0, 4);
     }
     arrivals_sum(a, &sum);
     assert_int_equal(sum.ran, 5);
     near(sum.compute_s, .035, 1e-9);
     near(sum.executor_s, .011, 1e-9);
     near(sum.mean_joined, 3.4, 1e-9);
+    near(sum.stalled_s, .0005, 1e-9);
     arrivals_free(a);
 }
 

@@ -41,7 +41,7 @@ const struct setting prices_settings[] = {
      "how many times its usual load a burst is"},
     {"rules.enough_requests", SET_U64, offsetof(struct prices, enough_requests), "1000", 1, 0, NULL,
      "a family with fewer says too little,"},
-    {"rules.enough_time", SET_DURATION, offsetof(struct prices, enough_us), "10m", 1000000, 0, NULL,
+    {"rules.enough_time", SET_DURATION, offsetof(struct prices, enough_us), "10m", 1, 0, NULL,
      "and so does a profile of a shorter time"},
     {"application.processors", SET_DECIMAL, offsetof(struct prices, app_processors), "0", 0, 512000000, NULL,
      "what the application uses on the same machine; with 0 it is taken to be elsewhere"},

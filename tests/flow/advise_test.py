@@ -94,7 +94,7 @@ def test_prices_are_a_file(server, tmp_path):
     table = tmp_path / "prices.yaml"
     table.write_text(flow.weir("advise", "--print-prices").out)
     assert server.ok("advise", "--prices", table, "--json").json()["currency"] == "USD"
-    table.write_text("currency: EUR\nservice: 7\nrules: {enough_requests: 1, enough_time: 1s}\n")
+    table.write_text("currency: EUR\nservice: 7\nrules: {enough_requests: 1, enough_time: 1ms}\n")
     plan = server.ok("advise", "--prices", table, "--json").json()
     assert plan["currency"] == "EUR" and plan["families"][0]["verdict"] == "keep"
     assert plan["reason"].startswith("Stay a monolith")

@@ -512,6 +512,8 @@ static void decide(const struct profile *p, const struct prices *x, struct plan_
             decimal(x->burst), f->blast.model, f->blast.before * 1e3, f->blast.after * 1e3, f->blast.target * 1e3, more,
             x->currency);
         return;
+    } else if (isinf(more)) {
+        say(f, "Apart its target can not be kept (%s), here it can.", now->own.why ? now->own.why : now->rest.why);
     } else if (more >= 0) {
         say(f, "Apart costs %.0f %s a month more and answers %.3g ms %s.", more, x->currency,
             fabs(now->p99_apart - now->p99_together) * 1e3,

@@ -62,17 +62,12 @@ def test_a_profile_has_what_came_and_what_it_took(server):
     assert inside["place"] == "inline" and inside["requests"] == 0 and inside["service"]["points"] == []
 
 
-def test_deaths_by_cause_and_over_reloads(server):
+def test_deaths_are_counted_by_cause(server):
     before = profile(server, "spin")["deaths"]
     [pid] = server.workers("spin")
     os.kill(pid, signal.SIGKILL)
     flow.until("a new worker", lambda: server.workers("spin") not in (None, [pid]))
     assert profile(server, "spin")["deaths"] == {"own": before["own"], "outside": before["outside"] + 1}
-    [pid] = server.workers("spin")
-    os.kill(pid, signal.SIGSEGV)
-    flow.until("a new worker", lambda: server.workers("spin") not in (None, [pid]))
-    got = profile(server, "spin")["deaths"]
-    assert got["own"] + got["outside"] == before["own"] + before["outside"] + 2
 
 
 def test_a_recorded_profile_gives_the_same_advice(server, tmp_path):
@@ -117,7 +112,7 @@ def test_called_wrong(words, status, said):
 
 TRIPS = 6000  # some 12 ms
 LOAD = .5
-SENT = 300
+SENT = 200
 
 
 def lindley(rng, n, load):
@@ -207,7 +202,7 @@ def test_the_formula_is_near_a_real_run(serve, tmp_path):
     seed, said = typical(SENT, LOAD), []
     favour(os.getpid(), -15)
     try:
-        for _ in range(4):
+        for _ in range(3):
             with server.wire() as w:
                 times = sorted(ask(w)[1] for _ in range(40))
             if disturbed(times):

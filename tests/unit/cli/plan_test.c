@@ -290,6 +290,16 @@ static void a_target_that_nothing_keeps(void **state)
             "can not be kept in either place");
 }
 
+/* It is just in time here, and a network hop too late apart. */
+static void a_hop_too_far(void **state)
+{
+    static const struct one rare[] = {{"intent", "intent", "worker", "cpu", 9000, 3, 2, .05, 0},
+                                      {"vision", "vision", "worker", "cpu", 9000, .1, 20, .1, 0}};
+
+    (void)state;
+    decided(rare, 2, "hop: 5ms\nfamilies: {vision: {p99: 22ms}}\n", 3600, "vision", PLAN_KEEP, "Apart its target");
+}
+
 static const struct one bursty[] = {{"intent", "intent", "worker", "cpu", 90000, 100, 5, .05, 0},
                                     {"batch", "batch", "worker", "cpu", 9000, 9, 100, .1, 0}};
 
@@ -361,6 +371,7 @@ int main(void)
         cmocka_unit_test(one_gpu_for_all_machines_is_cheaper_apart),
         cmocka_unit_test(it_pays_later),
         cmocka_unit_test(a_target_that_nothing_keeps),
+        cmocka_unit_test(a_hop_too_far),
         cmocka_unit_test(isolation_has_its_price),
         cmocka_unit_test(a_death_inside_the_server),
         cmocka_unit_test(the_whole_of_it),

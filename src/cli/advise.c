@@ -242,7 +242,13 @@ static void page_family(struct cli *c, const struct plan_family *f, const struct
     show_paint(b, c->tty, f->verdict == PLAN_PROMOTE ? PAINT_BAD : PAINT_GOOD);
     buf_addz(b, words[f->verdict]);
     show_paint(b, c->tty, PAINT_PLAIN);
-    buf_addf(b, "  %.3g requests a second, ", f->rate);
+    BUF_LIT(b, "  ");
+    if (f->rate < 1000) {
+        buf_addf(b, "%.3g", f->rate);
+    } else {
+        show_count(b, (uint64_t)llround(f->rate));
+    }
+    BUF_LIT(b, " requests a second, ");
     show_percent(b, f->share);
     buf_addf(b, " of the %s, p99 target ", f->gpu ? "computing" : "processors' work");
     show_ms(b, f->target * 1e3);

@@ -500,8 +500,8 @@ static void decide(const struct profile *p, const struct prices *x, struct plan_
             say(f, "Together the targets can not be kept (%s); apart they can.", now->together.why);
         } else {
             say(f,
-                "Apart costs %.0f %s a month less, with the service's %.0f in it: the machines for the rest get "
-                "smaller than its own are.",
+                "Apart costs %.0f %s a month less, the service's %.0f included: the other machines get cheaper by more "
+                "than its own cost.",
                 -more, x->currency, decimal(x->service));
         }
     } else if (hurts && more <= decimal(x->isolation)) {

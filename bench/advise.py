@@ -11,9 +11,10 @@ network of the benchmarks (224 x 224, MobileNet's layers, raw tensors). Each mod
 not wait for answers.
 
 check: a model that always takes the same 5 ms, alone at several loads and in bursts, with two instances, and beside the
-network on the same processors. A row has what the client measured from the moment a request was sent, what the server
-measured, and what the formula says from the profile. The model takes the same time always, so what its runs took that
-found nobody there tells how much the machine did besides: `disturbed` is their 90th percentile over their median.
+network on the same processors. A row has what the client measured from the moment a request was sent, and what the
+formula says from the server's profile. The model takes the same time always, so what its runs took that
+found nobody there tells how much the machine did besides: `disturbed` is their 90th percentile over their median. A
+case is tried again a few times until that is low.
 """
 
 import asyncio
@@ -33,6 +34,7 @@ BUILD = pathlib.Path(os.environ.get("WEIR_BUILD") or ROOT / "build")
 WEIR = BUILD / "weir"
 EXAMPLES = ROOT / "examples" / "models"
 CONNECTIONS = 48
+TRIES, QUIET = 5, 1.15
 # Of each model: the folder, requests a second, how unevenly they come (squared coefficient of variation of the gaps).
 LOADS = {
     "small": {"intent": (EXAMPLES / "intent/1", 2.0, 1), "recommend": (EXAMPLES / "recommend/1", 6.0, 1),
@@ -202,7 +204,9 @@ def alone(rows):
     return sorted(out)
 
 
-def check_case(name, instances, models, seconds, out):
+def check_case(name, instances, models, seconds):
+    """A row for each model."""
+    out = []
     with Server({m: folder for m, (folder, _, _) in models.items()}, instances) as server:
         loads = {}
         for m, (folder, at, cv2) in models.items():
@@ -219,7 +223,7 @@ def check_case(name, instances, models, seconds, out):
         took = sorted(done - sent for sent, done, _ in rows[fit["model"]])
         mean, p99 = 1e3 * sum(took) / len(took), 1e3 * took[int(.99 * len(took))]
         base = alone(rows[fit["model"]])
-        out.writerow({
+        out.append({
             "case": name, "instances": instances, "model": fit["model"], "gaps_cv2": models[fit["model"]][2],
             "seconds": seconds, "requests": len(took), "load": round(fit["load"], 3),
             "disturbed": round(base[int(.9 * len(base))] / base[len(base) // 2], 2),
@@ -227,7 +231,7 @@ def check_case(name, instances, models, seconds, out):
             "off": f"{100 * (fit['predicted_ms'] / mean - 1):+.1f}%",
             "p99_ms": round(p99, 3), "formula_p99_ms": round(fit["predicted_p99_ms"], 3),
             "p99_off": f"{100 * (fit['predicted_p99_ms'] / p99 - 1):+.1f}%"})
-        sys.stdout.flush()
+    return out
 
 
 COLUMNS = ["case", "instances", "model", "gaps_cv2", "seconds", "requests", "load", "disturbed", "mean_ms",
@@ -235,10 +239,20 @@ COLUMNS = ["case", "instances", "model", "gaps_cv2", "seconds", "requests", "loa
 
 
 def check(seconds):
+    print(f"# advise check, {seconds:g} s a stretch, at most {TRIES} tries a case for one that is undisturbed "
+          f"(below {QUIET}), {os.cpu_count()} processors")
     out = csv.DictWriter(sys.stdout, COLUMNS)
     out.writeheader()
-    for name, instances, models in CASES:
-        check_case(name, instances, models, seconds, out)
+    for case in CASES:
+        best = None
+        for _ in range(TRIES):
+            rows = check_case(*case, seconds)
+            if best is None or rows[0]["disturbed"] < best[0]["disturbed"]:
+                best = rows
+            if best[0]["disturbed"] < QUIET:
+                break
+        out.writerows(best)
+        sys.stdout.flush()
 
 
 def main():

@@ -70,6 +70,21 @@ def test_deaths_are_counted_by_cause(server):
     assert profile(server, "spin")["deaths"] == {"own": before["own"], "outside": before["outside"] + 1}
 
 
+def test_deaths_outlive_the_version_that_died(server):
+    def promoted(model, number):
+        server.push("shop", flow.MODELS / model)
+        server.ok("promote", "shop", "--version", number)
+
+    server.push("shop", flow.MODELS / "add")
+    [pid] = server.workers("shop")
+    os.kill(pid, signal.SIGKILL)
+    flow.until("a new worker", lambda: server.workers("shop") not in (None, [pid]))
+    promoted("slow", 2)
+    promoted("fixed", 3)
+    flow.until("the end of version 1", lambda: server.version("shop", 1)["state"] == "registered")
+    assert profile(server, "shop")["deaths"] == {"own": 0, "outside": 1}
+
+
 def test_a_recorded_profile_gives_the_same_advice(server, tmp_path):
     path = tmp_path / "profile.json"
     path.write_text(server.ok("advise", "--record").out)

@@ -261,6 +261,7 @@ const struct api_route admin_routes[] = {
     {"GET", "/style.css", admin_style, NULL, ADMIN_BODY, "the page's style"},
     {"GET", "/metrics", admin_metrics, NULL, ADMIN_BODY, "Prometheus metrics"},
     {"GET", "/admin/server", show_server, NULL, ADMIN_BODY, "what this server is and where it listens"},
+    {"GET", "/admin/profile", admin_profile, NULL, ADMIN_BODY, "what a plan is made from (weir advise)"},
     {"GET", "/admin/doctor", show_doctor, NULL, ADMIN_BODY, "checks of the machine, and how to mend what they find"},
     {"GET", "/admin/events", admin_events, NULL, ADMIN_BODY, "changes as they happen (server-sent events)"},
     {"GET", "/admin/events/deliveries", admin_deliveries, NULL, ADMIN_BODY, "attempts of the webhook"},

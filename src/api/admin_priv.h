@@ -153,6 +153,7 @@ void admin_show_shadow(struct request *r);
 void admin_change_shadow(struct request *r);
 void admin_list_traces(struct request *r);
 void admin_show_trace(struct request *r);
+void admin_profile(struct request *r);
 void admin_metrics(struct request *r);
 void admin_page(struct request *r);
 void admin_style(struct request *r);

@@ -42,9 +42,10 @@ struct infer_state {
     bool measured; /* an output of it is an experiment's goal */
     struct predictor predictor;
     const struct capture_rule *capture;
-    uint64_t admitted; /* bytes */
-    uint64_t wait_us;  /* as predicted when it was refused; 0: not known */
-    uint64_t asked_us; /* timeout that the headers ask for; 0: none */
+    struct arrivals *arrivals; /* of the model, once it has been counted there */
+    uint64_t admitted;         /* bytes */
+    uint64_t wait_us;          /* as predicted when it was refused; 0: not known */
+    uint64_t asked_us;         /* timeout that the headers ask for; 0: none */
     enum job_class class;
     bool class_given; /* by a header: it stands whatever the JSON says */
     uint64_t block, block_bytes;
@@ -306,6 +307,15 @@ static enum err_code no_body(struct err *e)
 
 static enum err_code wait_for(struct infer_state *s, const struct pick *p, struct err *e);
 
+/* It has come, whatever becomes of it. */
+static void count_arrival(struct infer_state *s, const struct pick *p)
+{
+    if (!s->arrivals) {
+        s->arrivals = p->route->arrivals;
+        arrivals_add(s->arrivals, shard_of(s), s->r->x->t_start);
+    }
+}
+
 /* Picks, and takes what was picked; or has the request wait for it (s->parked). */
 static enum err_code pick_and_choose(struct infer_state *s, struct err *e)
 {
@@ -316,8 +326,13 @@ static enum err_code pick_and_choose(struct infer_state *s, struct err *e)
         if (p.cold && s->sched) {
             return ERR_OK; /* it is just being sent out of memory: what is in may finish there */
         }
-        return p.cold ? wait_for(s, &p, e) : e->code;
+        if (!p.cold) {
+            return e->code;
+        }
+        count_arrival(s, &p);
+        return wait_for(s, &p, e);
     }
+    count_arrival(s, &p);
     return choose(s, &p, bytes, e);
 }
 
@@ -824,6 +839,7 @@ static void answer(struct infer_state *s, const struct infer_result *res)
         goal_output(s->r->plane, s->model, s->series, hash64(s->key.p, s->key.n), sched_info(s->sched), res->job);
     }
     check_outputs(s, res->job);
+    arrivals_ran(s->arrivals, shard_of(s), res->compute_ns, res->job->stalled_ns, res->job->joined);
     count_end(s, ERR_OK, res->queue_ns, res->compute_ns);
     http_reply_end(x);
     trace_over(s, &res->job->err, res);

@@ -105,6 +105,12 @@ static const struct opt_row trace_options[] = {
     {"errors", 0, OPT_FLAG, NULL, "list the last ones that failed"},
     {"limit", 0, OPT_COUNT, "N", "--slow, --errors: how many (default 20)"},
 };
+static const struct opt_row advise_options[] = {
+    {"prices", 0, OPT_TEXT, "FILE", "the price table (default: presets, which --print-prices shows)"},
+    {"print-prices", 0, OPT_FLAG, NULL, "print the presets as YAML, to be edited"},
+    {"profile", 0, OPT_TEXT, "FILE|-", "a recorded profile instead of the running server's"},
+    {"record", 0, OPT_FLAG, NULL, "print the server's profile, to be kept"},
+};
 static const struct opt_row doctor_options[] = {
     {"data", 0, OPT_TEXT, "DIR", "the folder that the server will use (default weir-data)"},
     {"listen", 0, OPT_TEXT, "ADDR", "its inference address (default 127.0.0.1:8000)"},
@@ -215,6 +221,16 @@ static const struct command commands[] = {
      "and a share of the rest. --server takes several addresses here, with commas: those of all servers on the way.\n"
      "With --slow or --errors: the last ones, of the model NAME or of all.\n",
      ROWS(trace_options), 0, 1, true, trace_run},
+    {"advise", "", "keep the models in one server, or make one a service of its own?",
+     "Reckons from what the server has measured (arrivals and how they come in bursts, service times, memory, deaths,\n"
+     "changes) and from a price table what each family costs a month where it is and as a service of its own, how "
+     "long\n"
+     "its slowest hundredth of answers takes in both places at 1, 2 and 10 times the load of the busiest minute, and "
+     "who\n"
+     "else suffers when it has a burst; and says keep or promote, and why. Only the numbers decide: the rules and "
+     "their\n"
+     "thresholds are rows of the price table (weir advise --print-prices).\n",
+     ROWS(advise_options), 0, 0, true, advise_run},
     {"doctor", "", "check this machine, and the server if one answers",
      "Checks the machine, the kernel, the runtimes, the data folder and the ports, asks a running server for its own\n"
      "checks, and says how to mend what fails. Exit status 1 if a check fails.\n",

@@ -81,6 +81,7 @@ int backtest_run(struct cli *c);
 int history_run(struct cli *c);
 int capture_run(struct cli *c);
 int trace_run(struct cli *c);
+int advise_run(struct cli *c);
 int doctor_run(struct cli *c);
 
 #endif

@@ -331,6 +331,9 @@ static void on_tick(struct timer *t)
     bool changed = false;
 
     for (size_t i = 0; i < c->n_models; i++) {
+        if (c->models[i]->arrivals) {
+            arrivals_look(c->models[i]->arrivals, now);
+        }
         for (size_t k = 0; k < c->models[i]->n_versions; k++) {
             version_look(c->models[i]->versions[k], &changed);
             memory_look(c->models[i]->versions[k], now);
@@ -545,6 +548,7 @@ void control_free(struct control *c)
         free(m->evidence);
         free(m->holds);
         free(m->feedback);
+        arrivals_free(m->arrivals);
         free(m->versions);
         free(m);
     }

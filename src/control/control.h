@@ -155,7 +155,9 @@ struct model {
     struct shadow_row shadow_row; /* version 0: none runs */
     struct hold_row *holds;       /* artifacts of it that did harm */
     size_t n_holds;
-    _Atomic uint64_t *feedback; /* by enum feedback_result, since the server started, by connection threads; or NULL */
+    _Atomic uint64_t *feedback;  /* by enum feedback_result, since the server started, by connection threads; or NULL */
+    struct arrivals *arrivals;   /* since the server started, or the model; NULL until it is published */
+    uint64_t deaths, own_deaths; /* of instances of pools that are closed */
     /* private to control */
     struct control *control;
     struct change *changing, *next_change; /* a change that is being written, and those behind it */

@@ -226,13 +226,25 @@ static void on_sick(void *ctx, struct pool *p, const struct err *last)
 
 static void load_begin(struct version *v, bool evict);
 
+/* A model's deaths are told since the server started, whichever version it was. */
+static void keep_deaths(struct model *m, const struct pool *p)
+{
+    for (unsigned i = 0; i < pool_instances(p); i++) {
+        struct pool_instance one;
+
+        pool_instance(p, i, &one);
+        m->deaths += one.deaths;
+        m->own_deaths += one.own_deaths;
+    }
+}
+
 static void on_closed(void *ctx, struct pool *p)
 {
     struct version *v = ctx;
     struct control *c = v->model->control;
     struct err e;
 
-    (void)p;
+    keep_deaths(v->model, p);
     c->slot[v->slot] = NULL;
     c->pools--;
     v->slot = -1;

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/clock.h"
 #include "control/control_priv.h"
 
 /* ---- grace periods ---- */
@@ -255,6 +256,7 @@ static struct route *route_of(const struct model *m)
     t->queue_requests = m->family->queue_requests;
     t->capture = &m->family->capture;
     t->feedback = m->feedback;
+    t->arrivals = m->arrivals;
     if (t->canary >= 0 && (t->versions[t->canary].slot < 0 || !t->canary_series)) {
         t->canary = -1; /* it is not loaded (yet, after a restart): its share waits on the stable one */
     }
@@ -289,6 +291,7 @@ void control_publish(struct control *c)
 
         model_series(m);
         m->feedback = m->feedback ? m->feedback : xcalloc(FEEDBACK_RESULTS, sizeof(m->feedback[0]));
+        m->arrivals = m->arrivals ? m->arrivals : arrivals_new(c->spec.n_shards, clock_us());
         t = route_of(m);
         map_put(&s->routes, str_of(t->name), t);
         if (m->row.stable != 0 &&

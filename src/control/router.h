@@ -17,6 +17,7 @@
 
 #include "base/err.h"
 #include "base/map.h"
+#include "control/arrivals.h"
 #include "control/experiment.h"
 #include "control/series.h"
 #include "control/shadow.h"
@@ -66,6 +67,7 @@ struct route {
     uint64_t timeout_us;        /* deadline of a request that names none */
     uint64_t queue_requests;    /* most that may wait for a cold version */
     _Atomic uint64_t *feedback; /* by enum feedback_result, of all threads; lives for ever */
+    struct arrivals *arrivals;  /* lives for ever */
     char salt[40];
     const struct capture_rule *capture;    /* of its family; lives for ever */
     bool fixed;                            /* an experiment is running, with arms of fixed ranges */

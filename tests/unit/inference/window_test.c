@@ -165,7 +165,8 @@ static void no_more_is_touched_than_was_in_use_at_once(void **state)
 
                 off[n] = window_take(w, 0, bytes);
                 assert_int_not_equal(off[n], WINDOW_NONE);
-                touched = MAX(touched, off[n++] + bytes);
+                touched = MAX(touched, off[n] + bytes);
+                n++;
             } else {
                 unsigned at = (unsigned)(random_u64() % n);
 

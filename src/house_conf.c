@@ -147,6 +147,25 @@ static enum err_code check_device(const struct conf *y, const struct conf_node *
     return ERR_OK;
 }
 
+/* The place as text means something. A device is the far side's matter. */
+static enum err_code check_place(const struct conf *y, const struct conf_node *family, struct family *f, struct err *e)
+{
+    const struct conf_node *at = conf_find(family, "place");
+    struct err why;
+
+    if (family_place(f, &why) != ERR_OK) {
+        return conf_error(y, at ? at : family, e, "families.%s.%s", f->name, why.text);
+    }
+    if (place_is_far((enum place)f->place) && strcmp(f->device, "cpu") != 0) {
+        return conf_error(y, at, e, "families.%s.device: %s is said where the model runs, at %s", f->name, f->device,
+                          f->place_text);
+    }
+    if (f->token_file && f->place != PLACE_WEIR) {
+        return conf_error(y, at ? at : family, e, "families.%s.token_file is for place: weir://HOST:PORT", f->name);
+    }
+    return ERR_OK;
+}
+
 static enum err_code read_families(struct house_conf *c, const struct conf *y, struct err *e)
 {
     static const char *const apart[] = {"capture", NULL};
@@ -166,7 +185,8 @@ static enum err_code read_families(struct house_conf *c, const struct conf *y, s
         }
         f = family_add(c, n->key);
         if (settings_read(family_settings, n_family_settings, y, n, apart, f, e) != ERR_OK ||
-            check_device(y, n, f, e) != ERR_OK || read_family_capture(y, n, f, e) != ERR_OK) {
+            check_place(y, n, f, e) != ERR_OK || check_device(y, n, f, e) != ERR_OK ||
+            read_family_capture(y, n, f, e) != ERR_OK) {
             return e->code;
         }
     }

@@ -163,6 +163,7 @@ static void refuse(struct infer_state *s, const struct err *e)
     count_end(s, e->code, 0, 0);
     http_reply_begin(x, err_http(e->code), "application/json");
     identify(s);
+    http_reply_header(x, "X-Weir-Error", str_of(err_name(e->code))); /* more than the status says */
     if (err_retryable(e->code)) {
         char n[24];
         uint64_t seconds = MIN(s->wait_us / SECONDS(1) + 1, 60u); /* when what is ahead of it now will be done */

@@ -417,6 +417,10 @@ static enum err_code detect_backend(const struct manifest *m, char out[16], stru
             return ERR_OK;
         }
     }
+    if (manifest_find(m, "model.yaml")) { /* on another server; which, is found out when it is loaded */
+        snprintf(out, 16, BACKEND_UPSTREAM);
+        return ERR_OK;
+    }
     return err_set(e, ERR_REFUSED, "no model in it: a version is a folder with model.onnx (or one such file)");
 }
 
@@ -428,9 +432,6 @@ static enum err_code make_version(struct push *p, struct err *e)
     if (detect_backend(&p->manifest, row.backend, e) != ERR_OK) {
         return e->code;
     }
-    if (!c->spec.ops.engine(row.backend, PLACE_WORKER)) {
-        return err_set(e, ERR_UNIMPLEMENTED, "models of backend '%s' are not part of this server yet", row.backend);
-    }
     if (p->own_model) {
         p->model = xcalloc(1, sizeof(*p->model));
         p->model->control = c;
@@ -438,6 +439,9 @@ static enum err_code make_version(struct push *p, struct err *e)
         p->model->row.created_ms = row.created_ms;
         snprintf(p->model->row.name, sizeof(p->model->row.name), "%s", p->name);
         snprintf(p->model->row.family, sizeof(p->model->row.family), "%s", p->model->family->name);
+    }
+    if (!c->spec.ops.engine(row.backend, (enum place)p->model->family->place)) {
+        return err_set(e, ERR_UNIMPLEMENTED, "models of backend '%s' are not part of this server yet", row.backend);
     }
     if (p->family[0] && strcmp(p->family, p->model->row.family) != 0) {
         return err_set(e, ERR_CONFLICT, "model '%s' is of family '%s'; its versions are too", p->name,

@@ -76,6 +76,9 @@ void conn_close(struct conn *c)
         return;
     }
     loop_del(c->port->host.loop, &c->watch);
+    if (c->state == CONN_BUSY) { /* a reset: who merely sends no more may still want its answer */
+        setsockopt(fd, SOL_SOCKET, SO_LINGER, &(struct linger){1, 0}, sizeof(struct linger));
+    }
     close(fd);
     c->watch.fd = -1;
     c->state = CONN_CLOSED;
@@ -244,7 +247,8 @@ static bool hear(struct conn *c)
     if (s == REPLY_DONE) {
         whole(c);
     } else if (s == REPLY_BAD) {
-        e = c->reply.err;
+        err_set(&e, c->reply.err.code == ERR_UNAVAILABLE ? ERR_UNAVAILABLE : ERR_MODEL, "%s: %s", p->r->side->place,
+                c->reply.err.text);
         broke(c, TARGET_BROKE, &e);
     }
     return s != REPLY_MORE;

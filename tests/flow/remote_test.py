@@ -1,0 +1,469 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Families on other servers: a real Weir that is killed and comes back, servers that lie, hang and refuse, names with a
+dead address, and an upstream as one arm of a rollout."""
+
+import json
+import pathlib
+import socket
+import struct
+import threading
+import time
+
+import pytest
+
+import flow
+
+INTENT = flow.tensor("text", "BYTES", [1, 1], ["where is my parcel"])
+ADD = [flow.tensor("a", "FP32", [1, 4], [1, 2, 3, 4]), flow.tensor("b", "FP32", [1, 4], [1, 1, 1, 1])]
+
+
+def stay(server):
+    """From its next start on it has the addresses that it has now."""
+    server.conf += f"\nlisten: {server.data[0]}:{server.data[1]}\nadmin: {server.admin[0]}:{server.admin[1]}\n"
+
+
+def at(server, family, scheme="http", **more):
+    rest = "".join(f", {k}: {v}" for k, v in more.items())
+    return f"families:\n  {family}: {{place: \"{scheme}://127.0.0.1:{server.data[1]}\"{rest}}}\n"
+
+
+def outputs(reply):
+    assert reply.status == 200, reply
+    return reply.json()["outputs"]
+
+
+# ---- another Weir ---------------------------------------------------------------------------------------------------
+
+
+def test_a_family_elsewhere(serve):
+    far = serve(name="far")
+    far.push_example("intent", 1)
+    near = serve(at(far, "intent"), name="near")
+    pushed = near.push_example("intent", 1)
+    assert pushed["serving"] == "stable"
+    for line in (flow.EXAMPLES / "intent" / "1" / "samples.ndjson").read_text().splitlines()[:40]:
+        inputs = json.loads(line)["inputs"]
+        assert outputs(near.infer("intent", inputs)) == outputs(far.infer("intent", inputs))
+    near_info, far_info = (s.ask("GET", "/v2/models/intent").json() for s in (near, far))
+    assert near_info["inputs"] == far_info["inputs"] and near_info["outputs"] == far_info["outputs"]
+    version = near.version("intent", 1)
+    assert version["workers"] == [] and version["place"] == f"http://127.0.0.1:{far.data[1]}"
+    assert version["far_side"].endswith("1 of 1 addresses up"), version["far_side"]
+    assert f"http://127.0.0.1:{far.data[1]}" in near.ok("models").out
+    assert "far side http" in near.ok("models", "intent").out
+    checks = {c["name"]: c for c in near.get("/admin/doctor")["checks"]}
+    assert checks["far sides"]["ok"] and "1 versions run on other servers" in checks["far sides"]["text"]
+    assert near.version("intent", 1)["stats"]["ok"] == 40 == far.version("intent", 1)["stats"]["ok"] / 2
+    wrong = near.infer("intent", [flow.tensor("text", "BYTES", [1, 1], ["x"])], parameters={"timeout": -1})
+    assert wrong.status == 400
+
+
+def test_it_is_killed_under_load_and_comes_back(serve):
+    far = serve(name="far")
+    far.push_example("intent", 1)
+    near = serve(at(far, "intent"), name="near")
+    near.push_example("intent", 1)
+    stay(far)
+    load = flow.Load(near, "intent", flow.Samples("intent"), [f"u{i}" for i in range(50)], connections=8)
+    load.start()
+
+    def answered():
+        return near.version("intent", 1)["stats"]["ok"]
+
+    flow.until("answers", lambda: answered() > 300)
+    for away_s in (0, 4):
+        far.kill()
+        time.sleep(away_s)
+        if away_s:
+            flow.until("its end seen", lambda: near.version("intent", 1)["state"] != "ready")
+            assert not {c["name"]: c for c in near.get("/admin/doctor")["checks"]}["far sides"]["ok"]
+        far.start()
+        seen = answered()
+        flow.until("answers again", lambda: answered() > seen + 300, 40)
+    load.stop()
+    assert not load.failed(), load.failed()[:5]
+    flow.until("ready", lambda: near.version("intent", 1)["state"] == "ready")
+
+
+def test_it_is_not_there_when_the_gateway_starts(serve):
+    far = serve(name="far")
+    far.push_example("intent", 1)
+    near = serve(at(far, "intent"), name="near")
+    near.push_example("intent", 1)
+    near.stop()
+    stay(far)
+    far.kill()
+    near.start()
+    assert near.version("intent", 1)["state"] == "cold"
+    assert "refused" in near.version("intent", 1)["error"]
+    far.start()
+    assert near.infer("intent", [INTENT]).status == 200  # who asks loads it
+    near.ok("push", "other", flow.EXAMPLES / "intent" / "1")  # of the default family: here
+
+
+def test_a_model_that_it_has_not(serve):
+    far = serve(name="far")
+    near = serve(at(far, "intent"), name="near")
+    done = near.weir("push", "intent", flow.EXAMPLES / "intent" / "1")
+    assert done.status == 1 and "404" in done.err and "intent" in done.err, done
+    assert near.weir("models", "intent").status == 1  # nothing was registered
+
+
+@pytest.mark.parametrize("place, words", [
+    ("moon", ["place", "moon", "worker"]), ("https://a:1", ["https://", "not part of this server yet"]),
+    ("grpc://a:1", ["grpc://", "not part of this server yet"]), ("ftp://a:1", ["ftp", "http://"]),
+    ("http://a:1/path", ["http://a:1/path", "port"]), ("http://", ["host is missing"])])
+def test_places_that_are_none(tmp_path, place, words):
+    (tmp_path / "weir.yaml").write_text(f"families:\n  x: {{place: \"{place}\"}}\n")
+    done = flow.weir("serve", "-c", tmp_path / "weir.yaml", "--data", tmp_path / "data")
+    assert done.status == 1, done
+    for word in [*words, "weir.yaml:2"]:
+        assert word in done.err, done.err
+
+
+# ---- servers that behave badly --------------------------------------------------------------------------------------
+
+
+class Fake:
+    """A server of the protocol on loopback with add/1; answer(connection, head, body) is what it does with a request."""
+
+    META = {"name": "add", "versions": ["1"], "platform": "fake",
+            "inputs": [{"name": n, "datatype": "FP32", "shape": [-1, 4]} for n in "ab"],
+            "outputs": [{"name": n, "datatype": "FP32", "shape": [-1, 4]} for n in "cd"]}
+
+    def __init__(self):
+        self.sock = socket.create_server(("127.0.0.1", 0))
+        self.port = self.sock.getsockname()[1]
+        self.data = ("127.0.0.1", self.port)
+        self.heads, self.closed, self.connections = [], 0, 0
+        self.meta, self.answer = self.META, self.right
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self):
+        self.sock.close()
+
+    def _accept(self):
+        while True:
+            try:
+                c, _ = self.sock.accept()
+            except OSError:
+                return
+            self.connections += 1
+            threading.Thread(target=self._serve, args=(c,), daemon=True).start()
+
+    def _serve(self, c):
+        left = b""
+        try:
+            while True:
+                while b"\r\n\r\n" not in left:
+                    got = c.recv(1 << 16)
+                    if not got:
+                        return
+                    left += got
+                head, left = left.split(b"\r\n\r\n", 1)
+                lines = head.decode().split("\r\n")
+                fields = {k.lower(): v for k, v in (line.split(": ", 1) for line in lines[1:])}
+                n = int(fields.get("content-length", 0))
+                while len(left) < n:
+                    left += c.recv(1 << 16)
+                body, left = left[:n], left[n:]
+                if lines[0].startswith("GET"):
+                    c.sendall(reply(200, json.dumps(self.meta).encode()))
+                else:
+                    self.heads.append(fields)
+                    out = self.answer(c, fields, body)
+                    if out is None:
+                        return
+                    c.sendall(out)
+        except OSError:
+            pass
+        finally:
+            self.closed += 1
+            c.close()
+
+    def right(self, _, fields, body):
+        n = int(fields["inference-header-content-length"])
+        asked = json.loads(body[:n])
+        assert [t["name"] for t in asked["inputs"]] == ["a", "b"] and len(body) == n + 32
+        a, b = struct.unpack_from("<4f", body, n), struct.unpack_from("<4f", body, n + 16)
+        return answer([[x + y for x, y in zip(a, b)], [x - y for x, y in zip(a, b)]])
+
+
+def reply(status, body, headers=()):
+    rows = [f"HTTP/1.1 {status} X", f"Content-Length: {len(body)}", *headers]
+    return "\r\n".join(rows).encode() + b"\r\n\r\n" + body
+
+
+def answer(values, head=None, tail=None, **changes):
+    """A binary answer of add; changes are made to the first output."""
+    outs = [{"name": n, "datatype": "FP32", "shape": [1, 4], "parameters": {"binary_data_size": 16}} for n in "cd"]
+    outs[0].update(changes)
+    text = json.dumps({"outputs": outs}).encode() if head is None else head
+    data = b"".join(struct.pack("<4f", *v) for v in values) if tail is None else tail
+    return reply(200, text + data, [f"Inference-Header-Content-Length: {len(text)}"])
+
+
+@pytest.fixture
+def fake():
+    f = Fake()
+    yield f
+    f.close()
+
+
+@pytest.fixture
+def gate(serve, fake):
+    near = serve(at(fake, "add"), name="near")
+    near.push("add", flow.MODELS / "add", "--version", "1")
+    return near
+
+
+def test_a_plain_server(fake, gate):
+    got = outputs(gate.infer("add", ADD))
+    assert [o["data"] for o in got] == [[2, 3, 4, 5], [0, 1, 2, 3]]
+    assert fake.heads[-1]["host"] == f"127.0.0.1:{fake.port}"
+    for _ in range(50):
+        outputs(gate.infer("add", ADD))
+    assert fake.connections < 20  # they are used again
+    # One that knows no binary tensors answers with arrays, flat or nested.
+    fake.answer = lambda *_: reply(200, json.dumps({"outputs": [
+        {"name": "d", "datatype": "FP32", "shape": [1, 4], "data": [[0, 1.5, None, -3]]},
+        {"name": "c", "datatype": "FP32", "shape": [1, 4], "data": [1, 2, 3, 1e300]}]}).encode())
+    c, d = outputs(gate.infer("add", ADD))
+    assert c["data"][:3] == [1, 2, 3] and d["data"] == [0, 1.5, None, -3]
+
+
+C, D = [2, 3, 4, 5], [0, 1, 2, 3]
+LIES = {
+    "more dimensions than data": answer([C, D], shape=[1, 5]),
+    "a shape that overflows": answer([C, D], shape=[2**31, 2**31, 2**31]),
+    "negative": answer([C, D], shape=[-1, 4]),
+    "nine dimensions": answer([C, D], shape=[1] * 9),
+    "a size that is too large": answer([C, D], parameters={"binary_data_size": 2**40}),
+    "a size that is none": answer([C, D], parameters={"binary_data_size": "16"}),
+    "too few bytes": answer([C]),
+    "too many bytes": answer([C, D, C]),
+    "another datatype": answer([C, D], datatype="FP64"),
+    "an unknown output": answer([C, D], name="e"),
+    "an output twice": answer([C, D], name="d"),
+    "no outputs": reply(200, b'{"outputs":[]}'),
+    "no JSON": reply(200, b"<html>hello</html>"),
+    "no object": reply(200, b"[]"),
+    "nothing": reply(200, b""),
+    "deep": reply(200, b"[" * 100000),
+    "a length of the JSON beyond it": reply(200, b"{}", ["Inference-Header-Content-Length: 3"]),
+    "a length of the JSON that is none": reply(200, b"{}", ["Inference-Header-Content-Length: -1"]),
+    "too few numbers": reply(200, b'{"outputs":[{"name":"c","datatype":"FP32","shape":[1,4],"data":[1,2,3]}]}'),
+    "words for numbers": reply(200, b'{"outputs":[{"name":"c","datatype":"FP32","shape":[1,4],"data":["a","b",3,4]}]}'),
+}
+
+
+@pytest.mark.parametrize("name", list(LIES))
+def test_answers_that_are_none(module_gate, name):
+    fake, near = module_gate
+    fake.answer = lambda *_: LIES[name]
+    said = near.infer("add", ADD)
+    assert said.status == 500 and "the far side's answer is none" in said.error, said
+    assert said.headers["x-weir-error"] == "model"
+    fake.answer = fake.right
+    assert near.infer("add", ADD).status == 200
+
+
+@pytest.mark.parametrize("garbage", [b"\x16\x03\x01 hello\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\n",
+                                     b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nshort",
+                                     b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 20000])
+def test_replies_that_are_no_http(module_gate, garbage):
+    fake, near = module_gate
+
+    def send(c, *_):
+        c.sendall(garbage)
+
+    fake.answer = send
+    said = near.infer("add", ADD, parameters={"timeout": 5000000 * flow.SLOWER})
+    assert said.status in (500, 503), said
+    fake.answer = fake.right
+    flow.until("right again", lambda: near.infer("add", ADD).status == 200)
+
+
+@pytest.fixture(scope="module")
+def module_gate(module_serve):
+    f = Fake()
+    near = module_serve(at(f, "add"), name="near")
+    near.push("add", flow.MODELS / "add", "--version", "1")
+    yield f, near
+    f.close()
+
+
+@pytest.mark.parametrize("status, said, ours", [(400, 400, "invalid"), (422, 422, "refused"), (429, 429, "quota"),
+                                                (500, 500, "model"), (404, 503, "unavailable"),
+                                                (401, 503, "unavailable"), (504, 504, "timeout")])
+def test_what_a_status_becomes(module_gate, status, said, ours):
+    fake, near = module_gate
+    fake.answer = lambda *_: reply(status, b'{"error": "because\\nof it"}')
+    got = near.infer("add", ADD)
+    assert (got.status, got.headers["x-weir-error"]) == (said, ours), got
+    assert f"answered {status}: because of it" in got.error, got.error
+    fake.answer = lambda *_: reply(500, b"{}", ["X-Weir-Error: internal"])
+    assert near.infer("add", ADD).headers["x-weir-error"] == "internal"
+    fake.answer = fake.right
+    flow.until("right again", lambda: near.infer("add", ADD).status == 200)
+
+
+def until_gone(c, gone):
+    """Does not answer, and says when the other end has closed."""
+    c.settimeout(20 * flow.SLOWER)
+    try:
+        c.recv(1)
+    except TimeoutError:
+        return
+    except OSError:
+        pass
+    gone.set()
+
+
+def test_a_deadline_goes_along_and_closes_the_connection(fake, gate):
+    gone = threading.Event()
+    fake.answer = lambda c, *_: until_gone(c, gone)
+    said = gate.infer("add", ADD, {"X-Weir-Timeout": f"{400 * flow.SLOWER}ms"})
+    assert said.status == 504, said
+    assert gone.wait(10 * flow.SLOWER)
+    sent = fake.heads[-1]["x-weir-timeout"]
+    assert sent.endswith("us") and 0 < int(sent[:-2]) <= 400000 * flow.SLOWER
+
+
+def test_a_client_that_leaves_takes_its_work_along(fake, gate):
+    begun, gone = threading.Event(), threading.Event()
+
+    def slow(c, *_):
+        begun.set()
+        return until_gone(c, gone)
+
+    fake.answer = slow
+    with gate.wire() as w:
+        w.send(flow.request("POST", "/v2/models/add/infer", {"inputs": ADD}))
+        assert begun.wait(10 * flow.SLOWER)
+        w.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    assert gone.wait(5 * flow.SLOWER)
+
+
+def test_back_pressure(fake, gate):
+    fake.answer = lambda *_: reply(503, b'{"error": "full"}', ["Retry-After: 30"])
+    said = gate.infer("add", ADD)
+    assert said.status == 503 and "full" in said.error and int(said.headers["retry-after"]) >= 1, said
+    n = len(fake.heads)
+    assert n == 1  # it is not asked again before its time
+    fake.answer = lambda *_: reply(503, b'{"error": "full"}')
+    for _ in range(5):
+        assert gate.infer("add", ADD).status == 503
+    assert len(fake.heads) - n <= 15  # the budget of retries has a test of its own
+    fake.answer = fake.right
+    flow.until("right again", lambda: gate.infer("add", ADD).status == 200)
+
+
+def test_a_connection_that_breaks_before_the_answer_is_tried_again(fake, gate):
+    fails = [2]
+
+    def break_off(c, fields, body):
+        if fails[0] > 0:
+            fails[0] -= 1
+            return None
+        return fake.right(c, fields, body)
+
+    fake.answer = break_off
+    assert gate.infer("add", ADD).status == 200
+    fails[0] = 1000
+    said = gate.infer("add", ADD)
+    assert said.status == 503 and fails[0] >= 1000 - 4, said
+
+
+def test_it_describes_itself_badly(serve, fake):
+    near = serve(at(fake, "add"), name="near")
+    bad = [
+        [], {}, {"inputs": [], "outputs": []}, dict(Fake.META, inputs="a"),
+        dict(Fake.META, inputs=[{"name": "a", "datatype": "FP31", "shape": [1]}]),
+        dict(Fake.META, inputs=[{"name": "a" * 300, "datatype": "FP32", "shape": [1]}]),
+        dict(Fake.META, inputs=[{"name": "a", "datatype": "FP32", "shape": [-2]}]),
+        dict(Fake.META, inputs=[{"name": "a", "datatype": "FP32", "shape": [2**40]}]),
+        dict(Fake.META, inputs=[{"name": "a", "datatype": "FP32", "shape": [1] * 9}]),
+        dict(Fake.META, outputs=[{"name": "c", "datatype": "FP32", "shape": [1]}] * 2),
+    ]
+    for meta in bad:
+        fake.meta = meta
+        done = near.weir("push", "add", flow.MODELS / "add", "--version", "1")
+        assert done.status == 1 and "far side" in done.err, (meta, done)
+    fake.meta = Fake.META
+    near.push("add", flow.MODELS / "add", "--version", "1")
+
+
+# ---- names ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(flow.SANITIZED, reason="a preloaded resolver and a sanitizer's own do not go together")
+def test_a_name_with_a_dead_address(serve, fake):
+    near = serve(f"families:\n  add: {{place: \"http://far.test:{fake.port}\"}}\n", name="near",
+                 env={"LD_PRELOAD": str(flow.BUILD / "tests" / "preload" / "two_addresses.so"),
+                      "WEIR_TEST_NAME": "far.test", "WEIR_TEST_ADDRESSES": "127.0.0.2,127.0.0.1"})
+    near.push("add", flow.MODELS / "add", "--version", "1")
+    for _ in range(200):
+        assert near.infer("add", ADD).status == 200
+    assert near.version("add", 1)["far_side"].endswith("1 of 2 addresses up"), near.version("add", 1)
+    assert fake.heads[-1]["host"] == f"far.test:{fake.port}"
+
+
+# ---- an upstream in a rollout ---------------------------------------------------------------------------------------
+
+
+def upstream(tmp_path, **keys):
+    folder = tmp_path / f"up{len(list(tmp_path.glob('up*')))}"
+    folder.mkdir()
+    rows = "".join(f"  {k}: {json.dumps(str(v))}\n" for k, v in keys.items())
+    (folder / "model.yaml").write_text(f"description: elsewhere\nupstream:\n{rows}")
+    return folder
+
+
+def test_an_upstream_is_a_canary(serve, tmp_path):
+    far = serve(name="far")
+    far.push("other", flow.EXAMPLES / "intent" / "2", "--version", "7")
+    near = serve(flow.watched("30%"), name="near")
+    near.push_example("intent", 1)
+    folder = upstream(tmp_path, url=f"http://127.0.0.1:{far.data[1]}", model="other", version="7")
+    pushed = near.push("intent", folder, "--rollout", "watched")
+    assert pushed["serving"] == "canary" and near.version("intent", 2)["backend"] == "upstream"
+    users = [f"user-{i}" for i in range(200)]
+    load = flow.Load(near, "intent", flow.Samples("intent"), users, connections=4, feedback=4)
+    events = load.run(3000)
+    assert not load.failed()
+    canary = {e.user for e in events if e.version == 2}
+    assert 30 < len(canary) < 90 and {e.user for e in events if e.version == 1} == set(users) - canary
+    assert far.version("other", 7)["stats"]["ok"] == sum(e.version == 2 for e in events)
+    arms = near.arms("intent")
+    assert arms["canary"]["feedback"]["accuracy"] < arms["stable"]["feedback"]["accuracy"]
+    near.ok("promote", "intent")
+    assert near.infer("intent", [INTENT]).headers["x-weir-version"] == "2"
+    near.ok("rollback", "intent")
+    assert near.infer("intent", [INTENT]).headers["x-weir-version"] == "1"
+
+
+def test_upstreams_that_are_none(serve, tmp_path):
+    near = serve(name="near")
+    near.push_example("intent", 1)
+    for keys, words in (({"model": "x"}, "url is missing"), ({"url": "https://a:1"}, "not part of this server yet"),
+                        ({"url": "weir://a:1"}, "upstream is http://"), ({"url": "http://a:1/x"}, "port"),
+                        ({"url": "http://a:1", "model": "a/b"}, "a name has letters"),
+                        ({"url": "http://a:1", "modle": "a"}, "its keys are url, model and version")):
+        done = near.weir("push", "intent", upstream(tmp_path, **keys))
+        assert done.status == 1 and words in done.err, (keys, done)
+    both = upstream(tmp_path, url="http://127.0.0.1:1")
+    (both / "model.onnx").write_bytes((flow.MODELS / "add" / "model.onnx").read_bytes())
+    done = near.weir("push", "intent", both)
+    assert done.status == 1 and "there is a model beside it" in done.err, done
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    (alone / "model.yaml").write_text("description: nothing\n")
+    done = near.weir("push", "intent", alone)
+    assert done.status == 1 and "no model in it" in done.err, done
+    # Inputs that are not the stable version's: it is no canary.
+    fake = Fake()
+    done = near.weir("push", "intent", upstream(tmp_path, url=f"http://127.0.0.1:{fake.port}", model="add"),
+                     "--canary", "5%")
+    fake.close()
+    assert done.status == 1 and "can not share traffic" in done.err, done

@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -26,6 +27,7 @@
 #include "backends/worker/worker.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/url.h"
 #include "house_conf.h"
 #include "net/sock.h"
 
@@ -478,7 +480,8 @@ static enum err_code build_control(struct house *h, struct err *e)
                 .library = h->conf.onnxruntime ? h->conf.onnxruntime : getenv("WEIR_ONNXRUNTIME")},
         .strict = h->conf.sandbox == 1,
         .memory = h->conf.memory,
-        .import_root = h->conf.import_root};
+        .import_root = h->conf.import_root,
+        .hold_us = h->conf.role == 1 ? h->conf.hold_us : 0};
 
     h->events = events_new(h->loop, events_read_store, h->store); /* before control, which tells it */
     return control_new(&h->control, &spec, e);
@@ -600,6 +603,27 @@ static void on_ready(void *ctx)
              h->admin_facts.admin_url, n, (unsigned long long)((clock_us() - h->began_us) / 1000));
 }
 
+/* Gateways learn from the data plane where the admin plane is, which has got its port by now. */
+static enum err_code tell_role(struct house *h, struct err *e)
+{
+    unsigned port = UINT_MAX;
+    struct url u;
+
+    if (h->conf.role == 0) {
+        return ERR_OK;
+    }
+    if (strncmp(h->admin_facts.admin_url, "http://", 7) == 0) {
+        if (url_parse(&u, str_of(h->admin_facts.admin_url), 0, e) != ERR_OK) {
+            return e->code;
+        }
+        port = u.port;
+    }
+    for (unsigned i = 0; i < h->conf.threads; i++) {
+        h->threads[i].facts.inference_admin = port;
+    }
+    return ERR_OK;
+}
+
 static enum err_code build(struct house *h, struct err *e)
 {
     struct err wall;
@@ -615,7 +639,8 @@ static enum err_code build(struct house *h, struct err *e)
         return e->code;
     }
     build_planes(h);
-    if (listen_data(h, e) != ERR_OK || listen_admin(h, e) != ERR_OK || build_webhook(h, e) != ERR_OK) {
+    if (listen_data(h, e) != ERR_OK || listen_admin(h, e) != ERR_OK || tell_role(h, e) != ERR_OK ||
+        build_webhook(h, e) != ERR_OK) {
         return e->code;
     }
     return start_threads(h, e);

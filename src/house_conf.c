@@ -12,6 +12,8 @@
 
 static const char *const level_words[] = {"debug", "info", "warn", "error", NULL};
 
+static const char *const role_words[] = {"server", "inference", NULL};
+
 static const char *const sandbox_words[] = {"on", "required", NULL};
 
 #define AT(field) offsetof(struct house_conf, field)
@@ -36,6 +38,11 @@ static const struct setting settings[] = {
      "on: workers are shut in as far as the kernel can; required: refuse to run where it can not wholly"},
     {"memory", SET_BYTES, AT(memory), "0", 0, 1ull << 46, NULL,
      "host memory that loaded versions may take together; 0: four fifths of the machine's"},
+    {"role", SET_ENUM, AT(role), "server", 0, 0, role_words,
+     "inference: takes versions and jobs from gateways (their place: weir://), and leaves routing and rollouts to "
+     "them"},
+    {"hold", SET_DURATION, AT(hold_us), "2m", 1000000, 86400000000ull, NULL,
+     "inference role: how long a version stays in memory that no gateway asks for"},
     {"onnxruntime", SET_STRING, AT(onnxruntime), NULL, 1, 500, NULL, "path of libonnxruntime.so; default: looked for"},
     {"log", SET_ENUM, AT(log_level), "info", 0, 0, level_words, "least level of the log"},
 };
@@ -306,7 +313,7 @@ static void under_data(struct house_conf *c, const char *data)
 }
 
 struct options {
-    const char *file, *data, *listen, *admin, *parent_fd;
+    const char *file, *data, *listen, *admin, *role, *parent_fd;
 };
 
 /* 2 when called wrong, -1: go on. */
@@ -315,8 +322,9 @@ static int read_options(struct options *o, int argc, char **argv)
     const struct {
         const char *name;
         const char **value;
-    } known[] = {{"-c", &o->file},         {"--config", &o->file}, {"--data", &o->data},
-                 {"--listen", &o->listen}, {"--admin", &o->admin}, {"--parent-fd", &o->parent_fd}};
+    } known[] = {
+        {"-c", &o->file},       {"--config", &o->file}, {"--data", &o->data},          {"--listen", &o->listen},
+        {"--admin", &o->admin}, {"--role", &o->role},   {"--parent-fd", &o->parent_fd}};
 
     for (int i = 1; i < argc; i += 2) {
         const char **value = NULL;
@@ -393,6 +401,10 @@ int house_conf_read(struct house_conf *c, int argc, char **argv)
         fprintf(stderr, "weir serve: %s\n", e.text);
         return 1;
     }
+    if (o.role && strcmp(o.role, "server") != 0 && strcmp(o.role, "inference") != 0) {
+        return wrong("--role is server or inference, not '%s'", o.role);
+    }
+    c->role = o.role ? strcmp(o.role, "inference") == 0 : c->role;
     override(&c->listen, o.listen);
     override(&c->admin, o.admin);
     complete(c, o.data);

@@ -72,6 +72,14 @@ static void server_run(struct request *r)
 
     buf_init(&b, 4096);
     oip_server_metadata(&b, facts_of(r)->version);
+    if (facts_of(r)->inference_admin > 0) {
+        b.n--; /* the brace */
+        BUF_LIT(&b, ",\"role\":\"inference\"");
+        if (facts_of(r)->inference_admin <= UINT16_MAX) {
+            buf_addf(&b, ",\"admin_port\":%u", facts_of(r)->inference_admin);
+        }
+        BUF_LIT(&b, "}");
+    }
     reply_json(r, 200, &b);
     buf_done(&b);
 }

@@ -438,6 +438,17 @@ static void begin(struct infer_state *s)
     }
 }
 
+/* In the inference role the gateway has decided. */
+static enum err_code check_role(const struct infer_state *s, struct err *e)
+{
+    return facts_of(s->r)->inference_admin > 0 && s->named == 0
+               ? err_set(e, ERR_CONFLICT,
+                         "this server is in the inference role and does not route: name the version, "
+                         "/v2/models/" STR_FMT "/versions/N/infer",
+                         STR_ARG(s->model))
+               : ERR_OK;
+}
+
 static void on_headers(struct request *r)
 {
     struct http_ex *x = r->x;
@@ -453,8 +464,8 @@ static void on_headers(struct request *r)
     s->r = r;
     s->block = WINDOW_NONE;
     s->model = r->arg[0];
-    if (version_arg(r, &s->named, &e) != ERR_OK || read_identity(s, &e) != ERR_OK || read_urgency(s, &e) != ERR_OK ||
-        read_lengths(s, &e) != ERR_OK || pick_and_choose(s, &e) != ERR_OK) {
+    if (version_arg(r, &s->named, &e) != ERR_OK || check_role(s, &e) != ERR_OK || read_identity(s, &e) != ERR_OK ||
+        read_urgency(s, &e) != ERR_OK || read_lengths(s, &e) != ERR_OK || pick_and_choose(s, &e) != ERR_OK) {
         refuse(s, &e);
     } else if (!s->parked) {
         begin(s);

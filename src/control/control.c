@@ -242,6 +242,9 @@ static bool is_wanted(const struct version *v)
     const struct model *m = v->model;
     int64_t n = v->row.number;
 
+    if (control_inference(m->control)) {
+        return version_held(v);
+    }
     return n == m->row.stable || n == m->row.previous || (rollout_running(m) && n == m->rollout.canary) ||
            v == model_newest(m) || v->claims > 0 || version_in_shadow(v);
 }
@@ -361,6 +364,7 @@ static void on_tick(struct timer *t)
         control_publish(c);
     }
     far_sides_try(c, now);
+    holds_look(c);
     control_retirees_look(c);
     timer_set(c->loop, &c->tick, now + SECONDS(1));
 }

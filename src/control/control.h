@@ -93,6 +93,7 @@ struct control_spec {
     bool strict;             /* sandbox: required */
     uint64_t memory;         /* budget of host memory for loaded versions; 0: four fifths of what the machine has */
     const char *import_root; /* folder under which "path" pushes are allowed, or NULL */
+    uint64_t hold_us;        /* > 0: the inference role; so long a version stays in memory that no gateway asks for */
 };
 enum err_code control_new(struct control **out, const struct control_spec *spec, struct err *e) MUST_USE;
 /* Reads the store, loads what was loaded. `ready` is called once when every model's serving versions are ready or have
@@ -137,6 +138,7 @@ struct version {
     bool pushing;           /* not registered yet */
     bool refused;           /* its push: it is freed with its pool, */
     bool own_model;         /* and the model goes with it */
+    uint64_t held_until_us; /* inference role: by a gateway */
     unsigned claims;        /* rollouts of it that are about to start: it stays loaded */
     struct waiter *waiters; /* who waits for ready or failed */
     uint64_t load_began_us;
@@ -259,6 +261,14 @@ struct rollback_result {
  * ERR_CONFLICT: nothing to roll back. Wins over a change in progress. */
 void control_rollback(struct control *c, struct str model, struct str actor, bool abort_only,
                       void (*done)(void *ctx, const struct rollback_result *r, const struct err *e), void *ctx);
+
+/* ---- the inference role: routing and rollouts are the gateways' matter ---- */
+bool control_inference(const struct control *c);
+uint64_t control_hold_us(const struct control *c);
+/* Loads the version with this artifact and keeps it for hold_us from now (and from the end of the load). done() gets
+ * its number here. ERR_NOT_FOUND: it has to be pushed first; ERR_CONFLICT: this is no inference role. */
+void control_hold(struct control *c, struct str model, struct str digest,
+                  void (*done)(void *ctx, int64_t number, const struct err *e), void *ctx);
 
 /* ---- shadows ---- */
 bool shadow_running(const struct model *m);

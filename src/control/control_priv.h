@@ -56,6 +56,11 @@ void upstream_done(struct version *v);
 /* True, and where: it runs on another server. The strings are the version's, its family's, and number. */
 bool version_far(const struct version *v, struct far_place *out, char number[24]);
 
+/* ---- hold.c ---- */
+bool version_held(const struct version *v);
+void version_hold(struct version *v); /* from now on, as if a gateway had asked for it */
+void holds_look(struct control *c);   /* once in a while */
+
 /* ---- publish.c ---- */
 /* Builds a snapshot of everything and makes it the router's. What it was before is freed after a grace period. */
 void control_publish(struct control *c);

@@ -291,7 +291,7 @@ void control_publish(struct control *c)
         m->feedback = m->feedback ? m->feedback : xcalloc(FEEDBACK_RESULTS, sizeof(m->feedback[0]));
         t = route_of(m);
         map_put(&s->routes, str_of(t->name), t);
-        if (m->row.stable != 0 &&
+        if (m->row.stable != 0 && !control_inference(c) &&
             (t->stable < 0 || (t->versions[t->stable].slot < 0 && !t->versions[t->stable].cold))) {
             s->ready = false;
         }

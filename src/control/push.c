@@ -118,6 +118,10 @@ enum err_code push_begin(struct push **out, struct control *c, const struct push
     if (!family_for(c, spec->family, spec->model, e)) {
         return e->code;
     }
+    if (spec->rollout && control_inference(c)) {
+        return err_set(e, ERR_CONFLICT,
+                       "this server is in the inference role: rollouts are the gateways' matter, ask there");
+    }
     if (!spec->raw && (spec->head_bytes == 0 || spec->head_bytes > MANIFEST_BYTES_MAX)) {
         return err_set(e, ERR_INVALID, "a manifest has between 1 and %u bytes, not %llu", MANIFEST_BYTES_MAX,
                        (unsigned long long)spec->head_bytes);
@@ -461,6 +465,7 @@ static enum err_code make_version(struct push *p, struct err *e)
     memcpy(row.digest, p->manifest.digest, sizeof(row.digest));
     p->version = version_new(c, p->model, &row);
     p->version->pushing = true;
+    version_hold(p->version); /* of the inference role: until the gateway that pushes it asks for it */
     p->result.number = row.number;
     return ERR_OK;
 }
@@ -489,6 +494,7 @@ static void on_finished(struct task *t)
         if (strcmp(v->row.digest, p->manifest.digest) == 0) {
             p->result.already = true;
             p->result.number = v->row.number;
+            version_hold(v);
             version_load(v, true, on_loaded_again, p);
             return;
         }

@@ -467,3 +467,139 @@ def test_upstreams_that_are_none(serve, tmp_path):
                      "--canary", "5%")
     fake.close()
     assert done.status == 1 and "can not share traffic" in done.err, done
+
+
+# ---- the inference role ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pair(serve):
+    """A server in the inference role, and a gateway whose family `intent` is there."""
+    far = serve("hold: 3s\n", name="far", args=["--role", "inference"])
+    return far, serve(at(far, "intent", "weir") + flow.watched("30%"), name="near")
+
+
+def test_a_far_side_is_given_the_version(pair):
+    far, near = pair
+    pushed = near.push_example("intent", 1)
+    assert pushed["serving"] == "stable"
+    theirs = far.version("intent", 1)
+    assert theirs["digest"] == pushed["digest"] and theirs["state"] == "ready"
+    assert near.version("intent", 1)["far_side"].startswith(f"weir://127.0.0.1:{far.data[1]}")
+    load = flow.Load(near, "intent", flow.Samples("intent"), [f"u{i}" for i in range(200)], connections=4, feedback=4)
+    load.run(500)
+    near.push_example("intent", 2, "--rollout", "watched")
+    load.run(2000)
+    assert not load.failed()
+    counts = {v: sum(e.version == v for e in load.events) for v in (1, 2)}
+    assert counts[2] > 200 and {v: far.version("intent", v)["stats"]["ok"] for v in (1, 2)} == counts
+    near.ok("rollback", "intent")
+    assert near.infer("intent", [INTENT]).headers["x-weir-version"] == "1"
+    time.sleep(4)  # longer than the far side keeps what nobody asks for
+    assert far.version("intent", 1)["state"] == "ready"
+    assert near.infer("intent", [INTENT]).status == 200
+
+
+def test_it_lets_go_of_what_nobody_holds(pair):
+    far, near = pair
+    near.push_example("intent", 1)
+    assert far.workers("intent")
+    near.stop()
+    flow.until("unloaded", lambda: far.version("intent", 1)["state"] == "registered", 15)
+    assert far.version("intent", 1)["workers"] == []
+    near.start()  # it is there: nothing is sent
+    assert near.infer("intent", [INTENT]).status == 200
+    assert not [r for r in near.rows() if "sending a version" in r["text"]]
+
+
+def test_two_gateways_share_it(pair, serve):
+    far, near = pair
+    near.push_example("intent", 1)
+    other = serve(at(far, "intent", "weir"), name="other")
+    other.push("intent", flow.EXAMPLES / "intent" / "2", "--version", "1")  # another one of the same name and number
+    other.push("intent", flow.EXAMPLES / "intent" / "1", "--version", "2")  # the same one by another number
+    assert [v["version"] for v in far.model("intent")["versions"]] == [1, 2]
+    assert near.infer("intent", [INTENT]).status == 200
+    assert other.infer("intent", [INTENT]).status == 200
+    assert far.version("intent", 1)["stats"]["ok"] == far.version("intent", 2)["stats"]["ok"] == 1
+    near.stop()
+    time.sleep(4)
+    assert {v["version"]: v["state"] for v in far.model("intent")["versions"]} == {1: "ready", 2: "ready"}
+
+
+def test_it_takes_no_rollouts_and_does_not_route(pair):
+    far, near = pair
+    near.push_example("intent", 1)
+    for words in (["rollback", "intent"], ["promote", "intent"], ["rollout", "pause", "intent"],
+                  ["rollout", "start", "intent", "--version", "1", "--share", "5%"],
+                  ["shadow", "start", "intent", "--version", "1"],
+                  ["push", "intent", flow.EXAMPLES / "intent" / "2", "--canary", "5%"]):
+        done = far.weir(*words)
+        assert done.status == 1 and "inference role" in done.err, (words, done)
+    said = far.infer("intent", [INTENT])
+    assert said.status == 409 and "name the version" in said.error, said
+    assert far.ask("POST", "/v2/models/intent/versions/1/infer", {"inputs": [INTENT]}).status == 200
+    meta = far.ask("GET", "/v2").json()
+    assert meta["role"] == "inference" and meta["admin_port"] == far.admin[1]
+    said = near.ask_admin("POST", "/admin/models/intent/hold", {"digest": "a" * 64})
+    assert said.status == 409 and "not in the inference role" in said.error
+
+
+def test_it_is_killed_and_loses_its_disk(pair):
+    far, near = pair
+    near.push_example("intent", 1)
+    stay(far)
+    load = flow.Load(near, "intent", flow.Samples("intent"), [f"u{i}" for i in range(50)], connections=8)
+    load.start()
+    for fresh in (False, True):
+        flow.until("answers", lambda: near.version("intent", 1)["stats"]["in_flight"] > 0)
+        far.kill()
+        if fresh:
+            far.data_dir = far.folder / "another"
+        far.start()
+        seen = near.version("intent", 1)["stats"]["ok"]
+        flow.until("answers again", lambda: near.version("intent", 1)["stats"]["ok"] > seen + 300, 40)
+    load.stop()
+    assert not load.failed(), load.failed()[:5]
+    assert far.version("intent", 1)["state"] == "ready"
+
+
+def test_its_errors_arrive_as_they_were(serve):
+    far = serve("families:\n  spin: {queue_requests: 2, timeout: 60s}\n", name="far", args=["--role", "inference"])
+    near = serve(at(far, "spin", "weir"), name="near")
+    near.push("spin", flow.MODELS / "spin", "--version", "1")
+    long = [flow.tensor("x", "FP32", [1, 4], [1] * 4), flow.tensor("trips", "INT64", [], [1000000])]  # some 2 s
+    with near.wire() as a, near.wire() as b:
+        for w in (a, b):
+            w.send(flow.request("POST", "/v2/models/spin/infer", {"inputs": long}, {"X-Weir-Timeout": "50s"}))
+        flow.until("a full queue there", lambda: far.version("spin", 1)["stats"]["in_flight"] == 2)
+        full = near.infer("spin", long, {"X-Weir-Timeout": "900ms"})  # too short for the Retry-After of a second
+        assert full.status == 503 and full.headers["x-weir-error"] == "unavailable", full
+        assert "requests waiting or running" in full.error and "answered 503" in full.error, full.error
+        assert int(full.headers["retry-after"]) >= 1
+        assert far.version("spin", 1)["stats"]["errors_by"] == {"unavailable": 1}
+        assert [w.read().status for w in (a, b)] == [200, 200]
+    said = near.infer("spin", long, {"X-Weir-Timeout": "500ms"})
+    assert said.status in (503, 504), said  # there or here
+    flow.until("it left there, too", lambda: far.version("spin", 1)["stats"]["in_flight"] == 0, 10)
+
+
+def test_places_that_are_no_inference_role(serve, fake):
+    plain = serve(name="plain")
+    near = serve(f"families:\n  a: {{place: \"weir://127.0.0.1:{plain.data[1]}\"}}\n"
+                 f"  b: {{place: \"weir://127.0.0.1:{fake.port}\"}}\n", name="near")
+    for model in "ab":
+        done = near.weir("push", model, flow.MODELS / "add")
+        assert done.status == 1 and "is no Weir in the inference role" in done.err, done
+
+
+def test_a_token(serve, tmp_path):
+    token = tmp_path / "token"
+    token.write_text("0123456789abcdef0123\n")
+    far = serve(f"admin_token_file: {token}\nrole: inference\n", name="far")
+    near = serve(at(far, "intent", "weir"), name="near")
+    done = near.weir("push", "intent", flow.EXAMPLES / "intent" / "1")
+    assert done.status == 1 and "401" in done.err, done
+    with_token = serve(at(far, "intent", "weir", token_file=token), name="with")
+    with_token.push_example("intent", 1)
+    assert with_token.infer("intent", [INTENT]).status == 200

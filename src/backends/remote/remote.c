@@ -91,7 +91,7 @@ static enum err_code remote_open(struct engine **out, const struct engine_spec *
     r->death_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (r->death_fd < 0) {
         err_sys(e, ERR_UNAVAILABLE, "no descriptor left for %s", spec->name);
-    } else if (side_start(&r->side, spec->far, host->loop, on_side, r, e) == ERR_OK) {
+    } else if (side_start(&r->side, spec->far, spec->dirfd, host->loop, on_side, r, e) == ERR_OK) {
         r->far = (struct far){r->side->url.authority, r->side->model, r->side->version};
         r->batch_max = spec->batch.max;
         *out = &r->base;

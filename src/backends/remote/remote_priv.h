@@ -3,6 +3,7 @@
  *
  *     remote.c  the engine on the control loop          port.c  jobs, one a connection thread
  *     side.c    the errand: a thread that may block     conn.c  a connection: bytes out, a reply in
+ *     give.c    what the errand does at a weir://       far.c   jobs as requests, replies as tensors
  *
  * The errand may sit in the resolver when the engine ends. So what it works on, struct side, has a life of its own, and
  * is freed by the last of the engine and the thread.
@@ -35,8 +36,11 @@ struct side {
     /* immutable once the thread runs */
     struct url url;
     char *place; /* as it was written, for messages */
-    char *model, *version;
-    struct loop *loop; /* control's */
+    char *model;
+    char version[TENSOR_NAME_MAX + 1]; /* weir://: set by the errand before it tells UP */
+    char *digest, *token_file;         /* NULL: none */
+    int dirfd;                         /* weir://: the version's folder */
+    struct loop *loop;                 /* control's */
     side_fn *on;
     void *ctx;
     struct targets targets;
@@ -48,14 +52,21 @@ struct side {
     pthread_cond_t wake;
     bool stopped;
     _Atomic unsigned refs;
-    bool by_metadata; /* the errand's: it has no route for ready */
+    /* the errand's */
+    bool by_metadata; /* it has no route for ready */
+    uint64_t hold_us; /* weir://: so long it keeps the version */
 };
-enum err_code side_start(struct side **out, const struct far_place *at, struct loop *loop, side_fn *on, void *ctx,
-                         struct err *e) MUST_USE;
+enum err_code side_start(struct side **out, const struct far_place *at, int dirfd, struct loop *loop, side_fn *on,
+                         void *ctx, struct err *e) MUST_USE;
 /* Nothing is told from now on; s is not the caller's any more. Control thread. */
 void side_stop(struct side *s);
 /* Something is wrong with it: looks soon. Any thread that the engine outlives; cheap. */
 void side_alarm(struct side *s);
+
+/* ---- give.c: weir:// ---- */
+/* Has one far side hold the version, *number there, for *hold_us. ERR_REFUSED: to ask again is of no use. */
+enum err_code side_give(struct side *s, const struct addr *at, uint64_t *number, uint64_t *hold_us,
+                        struct err *e) MUST_USE;
 
 /* ---- remote.c ---- */
 struct remote {

@@ -5,9 +5,11 @@
  * What it finds out goes to the control loop as messages, and to the connection threads through targets.
  *
  * Thread: control, and the errand's own where it says so. */
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "backends/remote/remote_priv.h"
 #include "base/clock.h"
@@ -34,7 +36,11 @@ static void unref(struct side *s)
         targets_done(&s->targets);
         free(s->place);
         free(s->model);
-        free(s->version);
+        free(s->digest);
+        free(s->token_file);
+        if (s->dirfd >= 0) {
+            close(s->dirfd);
+        }
         free(s);
     }
 }
@@ -109,13 +115,65 @@ void side_alarm(struct side *s)
 
 /* ---- asking: errand ---- */
 
-static enum err_code look_up(struct side *s, struct addr *at, size_t *n, struct err *e)
+static bool gives(const struct side *s)
 {
-    if (addr_resolve(at, TARGETS_MAX, n, s->url.host, s->url.port, e) != ERR_OK) {
-        return e->code;
+    return strcmp(s->url.scheme, "weir") == 0;
+}
+
+/* Keeps those of the addresses that hold the version, by the number that jobs name. Without one: why, of the last. */
+static enum err_code give_all(struct side *s, struct addr *at, size_t *n, struct err *e)
+{
+    enum err_code code = ERR_UNAVAILABLE, all = ERR_UNAVAILABLE;
+    size_t kept = 0;
+
+    for (size_t i = 0; i < *n; i++) {
+        char text[24];
+        uint64_t number;
+
+        code = side_give(s, &at[i], &number, &s->hold_us, e);
+        if (code != ERR_OK) {
+            all = code == ERR_TIMEOUT ? ERR_UNAVAILABLE : code;
+            continue;
+        }
+        snprintf(text, sizeof(text), "%llu", (unsigned long long)number);
+        if (s->version[0] == '\0') {
+            str_copy(s->version, sizeof(s->version), str_of(text));
+        }
+        if (strcmp(s->version, text) != 0) { /* jobs are sent to any address under one number */
+            all = err_set(e, ERR_UNAVAILABLE, "%s calls the version %s at %s, and %s elsewhere", s->place, text,
+                          at[i].text, s->version);
+            log_warn("remote", "an address of a far side is left out error=\"%s\"", e->text);
+            continue;
+        }
+        at[kept++] = at[i];
     }
-    targets_set(&s->targets, at, *n);
-    return ERR_OK;
+    *n = kept;
+    return kept > 0 ? ERR_OK : all;
+}
+
+/* Where it is; of a weir://, where it holds the version. On failure the addresses stay what they were. */
+static enum err_code look_up(struct side *s, struct addr *out, size_t *n_out, struct err *e)
+{
+    struct addr at[TARGETS_MAX];
+    enum err_code code;
+    size_t n;
+
+    code = addr_resolve(at, TARGETS_MAX, &n, s->url.host, s->url.port, e);
+    if (code == ERR_OK && gives(s)) {
+        code = give_all(s, at, &n, e);
+    }
+    if (code == ERR_OK) {
+        memcpy(out, at, n * sizeof(at[0]));
+        *n_out = n;
+        targets_set(&s->targets, at, n);
+    }
+    return code;
+}
+
+/* How often that is to be looked at. */
+static uint64_t look_up_every(const struct side *s)
+{
+    return s->hold_us > 0 ? MIN(SIDE_RESOLVE_US, s->hold_us / 3) : SIDE_RESOLVE_US;
 }
 
 /* One question to one address. ERR_OK: there is an answer, whatever it says. */
@@ -264,11 +322,11 @@ static void look_after(struct side *s)
         uint64_t now = clock_us(), last;
         bool hurry = atomic_exchange(&s->alarm, false);
 
-        if (now >= w.resolved_us + SIDE_RESOLVE_US ||
+        if (now >= w.resolved_us + look_up_every(s) ||
             (now > w.alive_us + SIDE_LOOK_US && now > w.resolved_us + SIDE_LOOK_US)) {
             w.resolved_us = now;
             if (look_up(s, w.at, &w.n, &e) != ERR_OK) { /* as it was before */
-                log_warn("remote", "the name can not be resolved again place=%s error=\"%s\"", s->place, e.text);
+                log_warn("remote", "a far side can not be found again place=%s error=\"%s\"", s->place, e.text);
             }
         }
         if (hurry || now > atomic_load(&s->answered_us) + SIDE_LOOK_US / 2 || atomic_load(&s->away)) {
@@ -307,8 +365,8 @@ static void *errand(void *arg)
 
 /* ---- its life: control ---- */
 
-enum err_code side_start(struct side **out, const struct far_place *at, struct loop *loop, side_fn *on, void *ctx,
-                         struct err *e)
+enum err_code side_start(struct side **out, const struct far_place *at, int dirfd, struct loop *loop, side_fn *on,
+                         void *ctx, struct err *e)
 {
     struct side *s = xcalloc(1, sizeof(*s));
     pthread_condattr_t clock;
@@ -321,7 +379,7 @@ enum err_code side_start(struct side **out, const struct far_place *at, struct l
     s->ctx = ctx;
     s->place = xstrdup(at->url);
     s->model = xstrdup(at->model);
-    s->version = xstrdup(at->version);
+    s->dirfd = -1;
     targets_init(&s->targets);
     pthread_mutex_init(&s->lock, NULL);
     pthread_condattr_init(&clock);
@@ -332,6 +390,14 @@ enum err_code side_start(struct side **out, const struct far_place *at, struct l
     if (url_parse(&s->url, str_of(at->url), 80, e) != ERR_OK) {
         unref(s);
         return e->code;
+    }
+    if (gives(s)) {
+        s->digest = xstrdup(at->digest);
+        s->token_file = at->token_file ? xstrdup(at->token_file) : NULL;
+        s->dirfd = fcntl(dirfd, F_DUPFD_CLOEXEC, 3);
+    } else if (!str_copy(s->version, sizeof(s->version), str_of(at->version))) {
+        unref(s);
+        return err_set(e, ERR_INVALID, "the version's name at %s is too long", at->url);
     }
     atomic_fetch_add(&s->refs, 1);
     *out = s; /* before anything can be told */

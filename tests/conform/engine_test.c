@@ -4,7 +4,7 @@
  * of place and case is one test, named place:case. After them come the sandbox seen from inside, and workers that lie.
  *
  * This program is its own `weir worker`: the worker place starts /proc/self/exe. Under ThreadSanitizer only the fake
- * runs, for the runtime is not built for it. */
+ * runs, and a far side that is a thread here, for the runtime is not built for it. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -28,6 +28,19 @@
 #include "support/far_server.h"
 #include "support/hostile_worker.h"
 #include "support/infer_rig.h"
+
+/* Under ThreadSanitizer only the fake and a far side in this process are run. */
+#ifdef __SANITIZE_THREAD__
+static const bool with_threads_watched = true;
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+static const bool with_threads_watched = true;
+#else
+static const bool with_threads_watched = false;
+#endif
+#else
+static const bool with_threads_watched = false;
+#endif
 
 static const struct place places[] = {
     {.name = "fake", .ops = &fake_engine, .backend = "fake", .stub = true},
@@ -454,7 +467,7 @@ static void crashed(const struct place *place)
 }
 static void stopped(const struct place *place)
 {
-    if (!place->process && !place->far) {
+    if ((!place->process && !place->far) || with_threads_watched) {
         skip();
     }
     dies_of(place, SIGSTOP, !place->far);
@@ -852,19 +865,6 @@ static void probe_done(void *ctx, uint64_t id, const struct job_result *r)
     p->back = true;
 }
 
-/* Under ThreadSanitizer only the fake is run. */
-#ifdef __SANITIZE_THREAD__
-static const bool with_threads_watched = true;
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-static const bool with_threads_watched = true;
-#else
-static const bool with_threads_watched = false;
-#endif
-#else
-static const bool with_threads_watched = false;
-#endif
-
 static void the_sandbox_holds(void **state)
 {
     static const struct port_events on = {.done = probe_done, .down = NULL};
@@ -1017,8 +1017,12 @@ int main(int argc, char **argv)
     }
     if (with_threads_watched) {
         n_places = 1;
+        far_use_thread();
     }
-    for (size_t p = 0; p < n_places; p++) {
+    for (size_t p = 0; p < COUNT_OF(places); p++) {
+        if (p >= n_places && !places[p].far) {
+            continue;
+        }
         for (size_t k = 0; k < COUNT_OF(cases); k++) {
             if (mortal[k] && !places[p].stub) {
                 continue;

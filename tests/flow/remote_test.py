@@ -125,7 +125,7 @@ def test_places_that_are_none(tmp_path, place, words):
 
 
 class Fake:
-    """A server of the protocol on loopback with add/1; answer(connection, head, body) is what it does with a request."""
+    """A server of the protocol on loopback with add/1; answer(connection, head, body) does what it wants with a job."""
 
     META = {"name": "add", "versions": ["1"], "platform": "fake",
             "inputs": [{"name": n, "datatype": "FP32", "shape": [-1, 4]} for n in "ab"],
@@ -506,7 +506,7 @@ def test_it_lets_go_of_what_nobody_holds(pair):
     assert far.workers("intent")
     near.stop()
     flow.until("unloaded", lambda: far.version("intent", 1)["state"] == "registered", 15)
-    assert far.version("intent", 1)["workers"] == []
+    flow.until("its process gone", lambda: far.version("intent", 1)["workers"] == [])
     near.start()  # it is there: nothing is sent
     assert near.infer("intent", [INTENT]).status == 200
     assert not [r for r in near.rows() if "sending a version" in r["text"]]

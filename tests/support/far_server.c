@@ -14,12 +14,20 @@
 #include "base/clock.h"
 #include "client/http_client.h"
 #include "net/sock.h"
+#include "support/far_thread.h"
 
 static struct {
     char folder[64], url[160], admin[96];
     pid_t pid;
     bool furnished; /* the models were pushed */
+    bool thread;
 } at;
+
+void far_use_thread(void)
+{
+    at.thread = true;
+    atexit(far_thread_stop);
+}
 
 static _Noreturn void give_up(const char *what)
 {
@@ -106,6 +114,10 @@ void far_start(void)
     char weir[1024], data[96];
     char *argv[] = {weir, "serve", "--data", data, "--listen", at.url + strlen("http://"), "--admin", at.admin, NULL};
 
+    if (at.thread) {
+        far_thread_start(at.url, sizeof at.url);
+        return;
+    }
     if (at.pid > 0) {
         return;
     }
@@ -127,7 +139,9 @@ void far_kill(int sig)
 {
     int status;
 
-    if (at.pid > 0 && kill(at.pid, sig) == 0 && sig == SIGKILL) {
+    if (at.thread) {
+        far_thread_stop();
+    } else if (at.pid > 0 && kill(at.pid, sig) == 0 && sig == SIGKILL) {
         waitpid(at.pid, &status, 0);
         at.pid = 0;
     }
@@ -167,7 +181,7 @@ const struct far_place *far_place(const char *name)
     const char *slash = strchr(name, '/');
 
     far_start();
-    if (!at.furnished) {
+    if (!at.furnished && !at.thread) {
         wait_for(at.admin, "/admin/server");
         push("add");
         push("spin");

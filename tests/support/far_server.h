@@ -12,6 +12,9 @@
 
 /* Where "add/1" is there; starts the server, and waits until it is ready, if it does not run. Static. */
 const struct far_place *far_place(const char *name);
+/* From now on it is a thread of this process instead (far_thread.h), which can not be stopped with SIGSTOP. Before the
+ * first use. */
+void far_use_thread(void);
 void far_kill(int sig); /* SIGKILL: and waits for its end; SIGSTOP: leaves it so until far_kill(SIGKILL) */
 void far_start(void);   /* does not wait until it is ready; fine if it runs */
 

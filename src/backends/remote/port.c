@@ -388,6 +388,9 @@ static void on_death(struct watch *w, uint32_t events)
     struct remote_port *p = CONTAINER_OF(w, struct remote_port, death);
 
     (void)events;
+    if (!atomic_load_explicit(&p->r->dead, memory_order_acquire)) {
+        return; /* what the descriptor says comes after that */
+    }
     loop_del(p->host.loop, &p->death);
     p->dead = true;
     loop_undefer(p->host.loop, &p->work);

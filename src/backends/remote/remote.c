@@ -48,6 +48,7 @@ static void end(struct remote *r, const struct err *why)
     r->end.loading = !r->ready;
     r->why = *why;
     r->why.code = ERR_UNAVAILABLE;
+    atomic_store_explicit(&r->dead, true, memory_order_release);
     if (write(r->death_fd, &one, sizeof(one)) != (ssize_t)sizeof(one)) {
         log_error("remote", "the end of an engine can not be told version=%s", r->name);
     }

@@ -81,8 +81,9 @@ struct remote {
     struct far far;         /* its strings are the side's */
     struct model_info info; /* after READY */
     struct engine_end end;
-    struct err why; /* before death_fd is written: what ports tell of its end */
-    int death_fd;   /* an eventfd: readable once it has ended */
+    struct err why;    /* before death_fd is written: what ports tell of its end */
+    _Atomic bool dead; /* why is set */
+    int death_fd;      /* an eventfd: readable once it is dead */
     bool ready, ended;
     _Atomic unsigned n_holds;
     _Atomic uint32_t out; /* jobs on their way, of all ports */

@@ -45,7 +45,7 @@ static void model_ready_run(struct request *r)
         return;
     }
     ready = router_pick(r->plane->router, r->arg[0], version, (struct str){NULL, 0}, &p, &e) == ERR_OK ||
-            p.cold; /* it will be there when a request comes */
+            (p.cold && !p.version->away); /* it will be there when a request comes */
     if (!ready && e.code == ERR_NOT_FOUND) {
         reply_err(r, &e);
         return;

@@ -206,6 +206,7 @@ static void route_version_fill(struct route_version *out, struct version *v)
                                   .slot = loaded ? v->slot : -1,
                                   .state = version_state_names[v->state],
                                   .cold = !loaded && version_at_hand(v),
+                                  .away = !loaded && place_is_far(version_place(v)) && v->why.code == ERR_UNAVAILABLE,
                                   .parked = &v->parked,
                                   .why = v->state == VERSION_FAILED ? xstrdup(v->why.text) : NULL,
                                   .info = loaded ? v->info : NULL,
@@ -292,7 +293,8 @@ void control_publish(struct control *c)
         t = route_of(m);
         map_put(&s->routes, str_of(t->name), t);
         if (m->row.stable != 0 && !control_inference(c) &&
-            (t->stable < 0 || (t->versions[t->stable].slot < 0 && !t->versions[t->stable].cold))) {
+            (t->stable < 0 ||
+             (t->versions[t->stable].slot < 0 && (!t->versions[t->stable].cold || t->versions[t->stable].away)))) {
             s->ready = false;
         }
     }

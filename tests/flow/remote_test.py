@@ -96,8 +96,10 @@ def test_it_is_not_there_when_the_gateway_starts(serve):
     near.start()
     assert near.version("intent", 1)["state"] == "cold"
     assert "refused" in near.version("intent", 1)["error"]
+    assert near.ask("GET", "/v2/health/ready").status == near.ask("GET", "/v2/models/intent/ready").status == 503
     far.start()
     assert near.infer("intent", [INTENT]).status == 200  # who asks loads it
+    assert near.ask("GET", "/v2/health/ready").status == near.ask("GET", "/v2/models/intent/ready").status == 200
     near.ok("push", "other", flow.EXAMPLES / "intent" / "1")  # of the default family: here
 
 
@@ -373,6 +375,14 @@ def test_a_connection_that_breaks_before_the_answer_is_tried_again(fake, gate):
     fails[0] = 1000
     said = gate.infer("add", ADD)
     assert said.status == 503 and fails[0] >= 1000 - 4, said
+
+
+def test_a_version_without_a_model_is_there(serve, fake, tmp_path):
+    near = serve(at(fake, "add"), name="near")
+    (tmp_path / "version").mkdir()
+    (tmp_path / "version" / "model.yaml").write_text("description: it has it\n")
+    near.push("add", tmp_path / "version")
+    assert near.infer("add", ADD).status == 200
 
 
 def test_it_describes_itself_badly(serve, fake):

@@ -459,11 +459,12 @@ static void reason(char *to, size_t cap, const struct http_answer *a)
 enum err_code far_error(const struct http_answer *a, const char *who, struct err *e)
 {
     struct str said = http_answer_header(a, "x-weir-error");
-    enum err_code code = err_from_http(a->status);
-    bool ours = said.p && err_from_name(said, &code) && code != ERR_OK;
+    enum err_code code = err_from_http(a->status), named = ERR_OK;
+    bool ours = said.p && err_from_name(said, &named) && named != ERR_OK;
     char text[360];
 
     reason(text, sizeof(text), a);
+    code = ours ? named : code;
     if (!ours) {
         switch (code) {
         case ERR_INVALID:

@@ -16,6 +16,8 @@ struct house_conf {
     int log_level;
     int sandbox; /* 0: on, 1: required */
     uint64_t memory;
+    int role; /* 0: server, 1: inference */
+    uint64_t hold_us;
     struct family *families;
     size_t n_families;
     struct rollout_policy *policies; /* named; one is named "default" */

@@ -25,6 +25,9 @@ struct admin_facts {
     char host_ok[160]; /* the listener's own "host:port" */
     _Atomic uint32_t *data_connections, *admin_connections;
     int (*pid)(const struct engine *g); /* of a worker, 0: it has none (as control_ops.pid) */
+    /* The state of the server that it stands for (as remote_say); false: it is no such engine */
+    bool (*far)(const struct engine *g, char *text, size_t cap);
+    const struct control *control;
     struct events *events;
     struct webhook *webhook; /* NULL: there is none */
     struct capture *capture;

@@ -184,6 +184,7 @@ static void refuse_after(struct infer_state *s, const struct err *e, const struc
     count_end(s, e->code, 0, 0);
     http_reply_begin(x, err_http(e->code), "application/json");
     identify(s);
+    http_reply_header(x, "X-Weir-Error", str_of(err_name(e->code))); /* more than the status says */
     if (err_retryable(e->code)) {
         char n[24];
         uint64_t seconds = MIN(s->wait_us / SECONDS(1) + 1, 60u); /* when what is ahead of it now will be done */
@@ -480,6 +481,17 @@ static void begin(struct infer_state *s)
     }
 }
 
+/* In the inference role the gateway has decided. */
+static enum err_code check_role(const struct infer_state *s, struct err *e)
+{
+    return facts_of(s->r)->inference_admin > 0 && s->named == 0
+               ? err_set(e, ERR_CONFLICT,
+                         "this server is in the inference role and does not route: name the version, "
+                         "/v2/models/" STR_FMT "/versions/N/infer",
+                         STR_ARG(s->model))
+               : ERR_OK;
+}
+
 static void on_headers(struct request *r)
 {
     struct http_ex *x = r->x;
@@ -496,8 +508,8 @@ static void on_headers(struct request *r)
     s->block = WINDOW_NONE;
     s->model = r->arg[0];
     trace_open(&s->trace, x, &facts_of(r)->trace);
-    if (version_arg(r, &s->named, &e) != ERR_OK || read_identity(s, &e) != ERR_OK || read_urgency(s, &e) != ERR_OK ||
-        read_lengths(s, &e) != ERR_OK || pick_and_choose(s, &e) != ERR_OK) {
+    if (version_arg(r, &s->named, &e) != ERR_OK || check_role(s, &e) != ERR_OK || read_identity(s, &e) != ERR_OK ||
+        read_urgency(s, &e) != ERR_OK || read_lengths(s, &e) != ERR_OK || pick_and_choose(s, &e) != ERR_OK) {
         refuse(s, &e);
     } else if (!s->parked) {
         begin(s);

@@ -28,6 +28,7 @@ static const struct opt_row serve_options[] = {
     {"data", 0, OPT_TEXT, "DIR", "folder for the store and the artifacts (default weir-data)"},
     {"listen", 0, OPT_TEXT, "ADDR", "inference address, HOST:PORT or unix:/PATH (default 127.0.0.1:8000)"},
     {"admin", 0, OPT_TEXT, "ADDR", "management address, HOST:PORT or unix:/PATH (default 127.0.0.1:8009)"},
+    {"role", 0, OPT_TEXT, "ROLE", "server, or inference: takes versions and jobs from gateways"},
     {"parent-fd", 0, OPT_NUMBER, "N", "end when this open descriptor reads end-of-file (for libraries)"},
 };
 static const struct opt_row push_options[] = {

@@ -207,6 +207,7 @@ static void route_version_fill(struct route_version *out, struct version *v)
                                   .slot = loaded ? v->slot : -1,
                                   .state = version_state_names[v->state],
                                   .cold = !loaded && version_at_hand(v),
+                                  .away = !loaded && place_is_far(version_place(v)) && v->why.code == ERR_UNAVAILABLE,
                                   .parked = &v->parked,
                                   .why = v->state == VERSION_FAILED ? xstrdup(v->why.text) : NULL,
                                   .info = loaded ? v->info : NULL,
@@ -294,8 +295,9 @@ void control_publish(struct control *c)
         m->arrivals = m->arrivals ? m->arrivals : arrivals_new(c->spec.n_shards, clock_us());
         t = route_of(m);
         map_put(&s->routes, str_of(t->name), t);
-        if (m->row.stable != 0 &&
-            (t->stable < 0 || (t->versions[t->stable].slot < 0 && !t->versions[t->stable].cold))) {
+        if (m->row.stable != 0 && !control_inference(c) &&
+            (t->stable < 0 ||
+             (t->versions[t->stable].slot < 0 && (!t->versions[t->stable].cold || t->versions[t->stable].away)))) {
             s->ready = false;
         }
     }

@@ -44,6 +44,7 @@ struct route_version {
     int slot;                      /* of the loaded version; -1: registered, but not ready */
     const char *state;             /* "ready", "loading", "failed", "registered", "cold" */
     bool cold;                     /* not in memory, or just being loaded again: control_wake brings it back */
+    bool away;                     /* cold, for its far side does not answer: not ready, though it is tried on use */
     _Atomic uint32_t *parked;      /* requests that wait for it, of all threads; lives for ever */
     char *why;                     /* of a failure, or NULL */
     const struct model_info *info; /* NULL unless ready; lives as long as the version is loaded */

@@ -39,6 +39,15 @@ struct port {
         *peer; /* address of the other server that gets them, "vision:8000"; valid until detach; NULL: none does */
 };
 
+/* The version as another server has it (places http:// and weir://). */
+struct far_place {
+    const char *url;        /* "http://triton:8000" */
+    const char *model;      /* its name there */
+    const char *version;    /* there; "": none is named */
+    const char *digest;     /* weir://: of the artifact, by which the other side finds its own number for it */
+    const char *token_file; /* weir://: of the other side's admin token; NULL: it has none */
+};
+
 /* What to open. Everything pointed at stays valid until gone(). */
 struct engine_spec {
     const char *name;    /* model and version, for messages: "intent/2" */
@@ -50,11 +59,12 @@ struct engine_spec {
     unsigned threads;    /* intra-op threads a run; 0: measured, at most threads_max */
     unsigned threads_max;
     struct batch_rule batch;
-    uint64_t run_max_us; /* refuse a model whose warm run takes longer (inline); 0: no limit */
-    struct window *in;   /* where the jobs' inputs lie; only read by the engine */
-    uint64_t out_bytes;  /* size of a port's output space (stubs) */
-    uint64_t memory_max; /* bytes of memory of its own that the process may take (stubs); 0: no limit */
-    bool strict;         /* the sandbox must have all its walls, or the load fails (stubs) */
+    uint64_t run_max_us;         /* refuse a model whose warm run takes longer (inline); 0: no limit */
+    struct window *in;           /* where the jobs' inputs lie; only read by the engine */
+    uint64_t out_bytes;          /* size of a port's output space (stubs) */
+    uint64_t memory_max;         /* bytes of memory of its own that the process may take (stubs); 0: no limit */
+    const struct far_place *far; /* NULL: it is here */
+    bool strict;                 /* the sandbox must have all its walls, or the load fails (stubs) */
 };
 
 struct engine_end {

@@ -21,6 +21,7 @@
 
 struct work {
     struct work *next, *prev;
+    struct sched *sched;
     struct infer *owner; /* NULL: answered, cancelled */
     uint64_t block, deadline_us, submit_ns;
     uint64_t given_us;     /* to the instance; 0: it was given to none yet */
@@ -628,7 +629,8 @@ static struct work *work_new(struct sched *s, struct infer *r)
     if (!w) {
         return NULL;
     }
-    *w = (struct work){.owner = r,
+    *w = (struct work){.sched = s,
+                       .owner = r,
                        .block = r->block,
                        .deadline_us = r->deadline_us,
                        .submit_ns = clock_ns(),
@@ -672,11 +674,16 @@ enum err_code sched_submit(struct sched *s, struct infer *r, struct err *e)
 void sched_cancel(struct infer *r)
 {
     if (r->work) {
-        r->work->owner = NULL;
-        if (r->work->instance < 0) {
-            r->work->deadline_us = 0; /* the next sweep drops it */
-        }
+        struct work *w = r->work;
+        struct seat *seat = w->instance < 0 ? NULL : &w->sched->seat[w->instance];
+
+        w->owner = NULL;
         r->work = NULL;
+        if (!seat) {
+            w->deadline_us = 0; /* the next sweep drops it */
+        } else if (seat->port) {
+            seat->port->ops->cancel(seat->port, (uint64_t)(uintptr_t)w);
+        }
     }
 }
 

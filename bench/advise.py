@@ -167,8 +167,10 @@ def record(name, seconds):
     loads = LOADS[name]
     with Server({m: folder for m, (folder, _, _) in loads.items()}) as server:
         asyncio.run(all_loads(server.port, loads, seconds))
-        json.dump(server.profile(), sys.stdout, indent=1)
-        print()
+        profile = server.profile()
+    models = profile.pop("models")
+    rows = ",\n".join("  " + json.dumps(m) for m in models)  # a line each
+    print(f'{json.dumps(profile)[:-1]},\n "models": [\n{rows}\n ]}}')
 
 
 # ---- the formula against real runs ----------------------------------------------------------------------------------

@@ -194,52 +194,40 @@ def alone(rows):
     return sorted(out)
 
 
-def favour(pid, nice):
-    """All threads of a process; what they start from then on inherits it. Only root may go below 0."""
-    try:
-        for task in os.listdir(f"/proc/{pid}/task"):
-            os.setpriority(os.PRIO_PROCESS, int(task), nice)
-    except PermissionError:
-        pass
-
-
 def disturbed(times):
     """The model takes the same time always: where it does not, the machine does other things besides."""
-    return times[int(.9 * len(times))] > 1.4 * times[len(times) // 2]
+    return times[int(.9 * len(times))] > 1.25 * times[len(times) // 2]
 
 
 def test_the_formula_is_near_a_real_run(serve, tmp_path):
     """Half of what the server can do, arrivals of a Poisson process. One of some stretches must agree; those that were
-    disturbed say nothing (bench/advise.py compares more closely)."""
+    disturbed say nothing. (tests/unit/inference/queue_run_test.c needs no idle machine and compares more closely.)"""
     server = serve(CONF)
-    favour(server.pid, -15)  # its workers come later
     server.push("spin", flow.MODELS / "spin")
     seed, said = typical(SENT, LOAD), []
-    favour(os.getpid(), -15)
-    try:
-        for _ in range(3):
-            with server.wire() as w:
-                times = sorted(ask(w)[1] for _ in range(40))
-            if disturbed(times):
-                time.sleep(1)
-                continue
-            rng, service = random.Random(seed), statistics.median(times)
-            rows = open_loop(server, [rng.expovariate(LOAD) * service for _ in range(SENT)])
-            took, base = sorted(b - a for a, b, _ in rows), alone(rows)
-            rate = SENT / (rows[-1][0] - rows[0][0])
-            if any(status != 200 for *_, status in rows) or disturbed(base):
-                continue
-            path = recorded(server, tmp_path / "profile.json", seconds=SENT / rate, requests=SENT, dispersion=[],
-                            outside_ms=0, service={"n": len(base), "points": [[t * 1e3, 1 / len(base)] for t in base]})
-            [fit] = flow.weir("advise", "--profile", path, "--json").json()["fit"]
-            mean, p99 = sum(took) / SENT * 1e3, took[int(.99 * SENT)] * 1e3
-            said.append(f"load {fit['load']:.2f}: mean {mean:.1f} ms, formula {fit['predicted_ms']:.1f}; "
-                        f"p99 {p99:.1f} ms, formula {fit['predicted_p99_ms']:.1f}")
-            print(said[-1])
-            if abs(fit["predicted_ms"] / mean - 1) < .25 and abs(fit["predicted_p99_ms"] / p99 - 1) < .35:
-                return
-    finally:
-        favour(os.getpid(), 0)
-    if not said:
-        pytest.skip("the machine did too much besides")
+    for _ in range(3):
+        with server.wire() as w:
+            times = sorted(ask(w)[1] for _ in range(40))
+        if disturbed(times):
+            time.sleep(1)
+            continue
+        rng, service = random.Random(seed), statistics.median(times)
+        rows = open_loop(server, [rng.expovariate(LOAD) * service for _ in range(SENT)])
+        took, base = sorted(b - a for a, b, _ in rows), alone(rows)
+        rate = SENT / (rows[-1][0] - rows[0][0])
+        if any(status != 200 for *_, status in rows) or disturbed(base):
+            continue
+        path = recorded(server, tmp_path / "profile.json", seconds=SENT / rate, requests=SENT, dispersion=[],
+                        outside_ms=0, service={"n": len(base), "points": [[t * 1e3, 1 / len(base)] for t in base]})
+        [fit] = flow.weir("advise", "--profile", path, "--json").json()["fit"]
+        if abs(fit["load"] / LOAD - 1) > .2:
+            continue  # the runs took longer than just before
+        mean, p99 = sum(took) / SENT * 1e3, took[int(.99 * SENT)] * 1e3
+        said.append(f"load {fit['load']:.2f}: mean {mean:.1f} ms, formula {fit['predicted_ms']:.1f}; "
+                    f"p99 {p99:.1f} ms, formula {fit['predicted_p99_ms']:.1f}")
+        print(said[-1])
+        if abs(fit["predicted_ms"] / mean - 1) < .25 and abs(fit["predicted_p99_ms"] / p99 - 1) < .35:
+            return
+    if len(said) < 2:  # once may be chance
+        pytest.skip(f"the machine did too much besides: {said}")
     raise AssertionError(said)

@@ -55,7 +55,7 @@ static void a_request(void **state)
     job.block.n_in = 1;
     job.in[0] = (struct tensor){.dtype = DTYPE_FP32, .rank = 2, .dim = {1, 2}, .off = 8, .len = 8};
     buf_init(&head, 1 << 16);
-    assert_int_equal(far_request(&head, iov, &far, &info, &job.block, window, 0), 2);
+    assert_int_equal(far_request(&head, iov, &far, &info, &job.block, window, "", 0), 2);
     assert_int_equal(iov[0].iov_len, head.n);
     assert_ptr_equal(iov[1].iov_base, window + 8);
     assert_int_equal(iov[1].iov_len, 8);
@@ -68,9 +68,13 @@ static void a_request(void **state)
     job.block.n_out = 1;
     job.in[0].len = 0; /* nothing to send of it */
     job_block_want(&job.block)[0] = 0;
-    assert_int_equal(far_request(&head, iov, &(struct far){"h", "m", ""}, &info, &job.block, window, 1500), 1);
+    assert_int_equal(
+        far_request(&head, iov, &(struct far){"h", "m", ""}, &info, &job.block, window, "X-Request-Id: r7\r\n", 1500),
+        1);
     assert_non_null(strstr(buf_z(&head), "POST /v2/models/m/infer HTTP/1.1\r\n"));
-    assert_non_null(strstr(buf_z(&head), "\r\nX-Weir-Timeout: 1500us\r\n\r\n{\"parameters\":{"));
+    assert_non_null(strstr(buf_z(&head), "\r\nX-Weir-Timeout: 1500us\r\n"));
+    assert_non_null(strstr(buf_z(&head), "\r\nX-Request-Id: r7\r\n"));
+    assert_non_null(strstr(buf_z(&head), "\r\n\r\n{\"parameters\":{"));
     assert_non_null(strstr(buf_z(&head), ",\"timeout\":1500}"));
     assert_non_null(strstr(buf_z(&head), ",\"outputs\":[{\"name\":\"y\",\"parameters\":{\"binary_data\":true}}]}"));
     buf_done(&head);

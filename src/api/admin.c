@@ -192,7 +192,7 @@ enum err_code admin_access(struct plane *p, const struct http_ex *x, const struc
     if ((f->token[0] ? check_token(x, f->token, e) : check_local(x, f, e)) != ERR_OK) {
         return e->code;
     }
-    return control_inference(p->control) && releases(row)
+    return releases(row) && control_inference(p->control)
                ? err_set(e, ERR_CONFLICT,
                          "this server is in the inference role: rollouts, shadows and experiments are the gateways' "
                          "matter, ask there")

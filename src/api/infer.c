@@ -158,7 +158,9 @@ static void identify(struct infer_state *s)
 {
     struct http_ex *x = s->r->x;
 
-    http_reply_header(x, "traceparent", (struct str){s->trace.text, TRACEPARENT_LEN});
+    if (s->trace.told) {
+        http_reply_header(x, "traceparent", (struct str){s->trace.text, TRACEPARENT_LEN});
+    }
     if (s->id.n > 0) {
         http_reply_header(x, "X-Request-Id", s->id);
     }

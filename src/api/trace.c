@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A request's trace. What is not kept costs two lookups of headers, three random numbers and a header of the reply. */
+/* A request's trace. What is not kept costs three lookups of headers, three random numbers. */
 #include "api/trace.h"
 
 #include "base/clock.h"
@@ -28,7 +28,7 @@ static struct str states(struct http_ex *x)
 
 void trace_open(struct trace *t, struct http_ex *x, const struct trace_rule *rule)
 {
-    struct str sent = http_header(x, "traceparent");
+    struct str sent = http_header(x, "traceparent"), wish = http_header(x, "x-weir-trace");
 
     t->headers_us = loop_now(x->loop);
     if (sent.p && http_header_count(x, "traceparent") == 1 && traceparent_read(&t->own, sent)) {
@@ -38,7 +38,8 @@ void trace_open(struct trace *t, struct http_ex *x, const struct trace_rule *rul
     } else {
         trace_new(&t->own);
     }
-    t->asked = (t->own.flags & TRACE_SAMPLED) || str_is(http_header(x, "x-weir-trace"), "1");
+    t->asked = (t->own.flags & TRACE_SAMPLED) || str_is(wish, "1");
+    t->told = sent.p || wish.p;
     t->own.flags |= t->asked ? TRACE_SAMPLED : 0;
     t->chance = murmur3_32(t->own.trace, sizeof(t->own.trace), 0) % 10000 < rule->sample_bp;
     traceparent_write(t->text, &t->own);

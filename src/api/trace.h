@@ -2,8 +2,8 @@
 /* The trace of one inference request: whose it is, what was found out on its way, and whether its span is kept.
  *
  * traceparent and tracestate are read as base/traceparent.h says; without one the trace begins here. The request gets a
- * span of its own in it: that goes out with the reply (traceparent) and to another server that the request is handed
- * to. The caller asks for its span to be kept by the sampled flag, or by X-Weir-Trace: 1, which sets the flag for all
+ * span of its own in it: that goes to another server that the request is handed to, and out with the reply
+ * (traceparent) to a caller that sent either header: the others find it by the request's id, and pay nothing for it. The caller asks for its span to be kept by the sampled flag, or by X-Weir-Trace: 1, which sets the flag for all
  * who are asked after us.
  *
  * Thread: the connection thread's. */
@@ -22,7 +22,7 @@ struct trace_rule {
 struct trace {
     struct trace_context own;
     uint8_t parent[8]; /* all zero: none */
-    bool asked, chance;
+    bool asked, chance, told; /* told: the reply says it */
     char text[TRACEPARENT_LEN + 1];
     struct job_origin origin; /* its id is the owner's to set */
     /* filled as the request goes on */

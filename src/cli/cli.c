@@ -112,7 +112,20 @@ static const struct opt_row advise_options[] = {
     {"profile", 0, OPT_TEXT, "FILE|-", "a recorded profile instead of the running server's"},
     {"record", 0, OPT_FLAG, NULL, "print the server's profile, to be kept"},
 };
+static const struct opt_row split_options[] = {
+    {"to", 0, OPT_TEXT, "HOST:PORT", "where the new server is reached (or weir://…, or http://… for any server)"},
+    {"target", 0, OPT_TEXT, "KIND", "write its configuration and manifests: kubernetes, compose or systemd"},
+    {"out", 0, OPT_TEXT, "DIR", "--target: into this folder (default NAME-split)"},
+    {"config", 0, OPT_TEXT, "FILE", "--target: the old server's weir.yaml (default: the one it says)"},
+    {"image", 0, OPT_TEXT, "IMAGE", "--target: container image (default weir:VERSION)"},
+    {"watch", 0, OPT_DURATION, "TIME", "--target: how long the rate of requests is watched (default 3s)"},
+    {"far-token", 0, OPT_TEXT, "FILE", "the new server's admin token, by which it is given the versions"},
+    {"check", 0, OPT_FLAG, NULL, "ask both servers the same, and compare the answers"},
+    {"switch", 0, OPT_FLAG, NULL, "make the change in the running server; with --check only if they are the same"},
+    {"undo", 0, OPT_FLAG, NULL, "back to where weir.yaml says"},
+};
 static const struct opt_row doctor_options[] = {
+    {"ready", 0, OPT_FLAG, NULL, "only whether the server is ready: for the health check of a container"},
     {"data", 0, OPT_TEXT, "DIR", "the folder that the server will use (default weir-data)"},
     {"listen", 0, OPT_TEXT, "ADDR", "its inference address (default 127.0.0.1:8000)"},
     {"admin", 0, OPT_TEXT, "ADDR", "its management address (default 127.0.0.1:8009)"},
@@ -232,6 +245,15 @@ static const struct command commands[] = {
      "their\n"
      "thresholds are rows of the price table (weir advise --print-prices).\n",
      ROWS(advise_options), 0, 0, true, advise_run},
+    {"split", "NAME", "make a family a service of its own",
+     "NAME is a family of weir.yaml, or a model. In this order:\n"
+     "  --target   measures what it needs, and writes a folder: weir.yaml of the new server, its manifests, and the\n"
+     "             change of one line of the old weir.yaml as a diff\n"
+     "  --check    asks the running and the new server the same (captured requests of the last day, else samples)\n"
+     "  --switch   has the running server use the new one, without dropping a request; --undo brings it home\n"
+     "A switch is kept over restarts until that family's place in weir.yaml is edited.\n"
+     "Exit status 1 if the answers differ, or the switch could not be made; then all is as it was.\n",
+     ROWS(split_options), 1, 1, true, split_run},
     {"doctor", "", "check this machine, and the server if one answers",
      "Checks the machine, the kernel, the runtimes, the data folder and the ports, asks a running server for its own\n"
      "checks, and says how to mend what fails. Exit status 1 if a check fails.\n",

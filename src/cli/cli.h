@@ -82,6 +82,7 @@ int history_run(struct cli *c);
 int capture_run(struct cli *c);
 int trace_run(struct cli *c);
 int advise_run(struct cli *c);
+int split_run(struct cli *c);
 int doctor_run(struct cli *c);
 
 #endif

@@ -102,6 +102,7 @@ for group in "$@"; do
         need libcmocka-dev
         # The shop's pages are looked at with a browser, which Playwright drives.
         need chromium-headless-shell command -v chromium-headless-shell
+        need fonts-dejavu-core
         need iproute2 command -v ip
         need python3 command -v python3
         need python3-venv python3 -c 'import venv, ensurepip'

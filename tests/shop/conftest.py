@@ -193,7 +193,9 @@ class Deployment:
                         f"  default: unix:{self.sockets}/weir\n"
                         f"  vision: http://{self.at['vision']}\n"
                         f"  recommend: http://{self.at['recommend']}\n")
-        self.url = self.shop("-c", conf, prefix=self.hosts.inside("front")).url
+        self.front = self.shop("-c", conf, "--deadline.recommend", 1000 * flow.SLOWER,
+                               prefix=self.hosts.inside("front"))
+        self.url = self.front.url
         self.admin = {family: s.admin_url for family, s in self.servers.items()}
         if self.hosts.real:
             wrapper = self.folder / "browser"

@@ -175,7 +175,7 @@ static void hero(struct text *t, const struct business_page *page)
     element(t, "<section class=\"hero\"><div><h1>", page->title, "</h1>");
     element(t, "<p>", page->lead, "</p><p class=\"chips\">");
     static const char *const tries[] = {"a blue rain jacket", "where is my parcel?", "I want to send something back",
-                                        "gift ideas with board game"};
+                                        "black boots in size 42"};
     for (size_t i = 0; i < sizeof tries / sizeof tries[0]; i++) {
         text_add(t, "<a href=\"/search?q=");
         text_url(t, tries[i]);

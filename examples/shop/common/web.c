@@ -119,8 +119,10 @@ static enum MHD_Result on_form(void *ctx, enum MHD_ValueKind kind, const char *n
         add_file(c, p, n);
         return MHD_YES;
     }
-    struct web_field *f = off == 0 || c->q.n_fields == 0 ? add_field(&c->q, name) : &c->q.fields[c->q.n_fields - 1];
-    if (f) {
+    struct web_field *f = off == 0            ? add_field(&c->q, name)
+                          : c->q.n_fields > 0 ? &c->q.fields[c->q.n_fields - 1]
+                                              : NULL;
+    if (f && strncmp(f->name, name, sizeof f->name - 1) == 0) {
         size_t have = strlen(f->value);
         size_t take = n < WEB_FIELD_MAX - have ? n : WEB_FIELD_MAX - have;
         memcpy(f->value + have, p, take);
@@ -201,7 +203,7 @@ static enum MHD_Result answer(void *ctx, struct MHD_Connection *connection, cons
             return MHD_NO;
         }
         if (c->form && !c->over) {
-            c->over |= MHD_post_process(c->form, data, *n) != MHD_YES && c->file_bytes == c->file_max;
+            MHD_post_process(c->form, data, *n); /* of a broken form what could be read counts */
         } else if (!c->form) {
             add_file(c, data, *n);
         }

@@ -14,12 +14,25 @@
 
 #define PRODUCTS_MAX 1000
 #define VIEWS_KEPT 50
+#define VIEWS_KEPT_OF_ALL 100000
 #define DAY 86400
 
 extern const char embed_data_schema_sql[];
 extern const char embed_data_catalogue_sql[];
 
-enum query { NEW_USER, ADD_ORDER, LAST_VIEW, ADD_VIEW, TRIM_VIEWS, VIEWS, ORDERS, END_ORDER, THUMB, QUERIES };
+enum query {
+    NEW_USER,
+    ADD_ORDER,
+    LAST_VIEW,
+    ADD_VIEW,
+    TRIM_VIEWS,
+    TRIM_ALL_VIEWS,
+    VIEWS,
+    ORDERS,
+    END_ORDER,
+    THUMB,
+    QUERIES
+};
 
 static const char *const queries[QUERIES] = {
     [NEW_USER] = "INSERT OR IGNORE INTO users (user, since) VALUES (?1, ?2)",
@@ -28,6 +41,7 @@ static const char *const queries[QUERIES] = {
     [ADD_VIEW] = "INSERT INTO views (user, product, at) VALUES (?1, ?2, ?3)",
     [TRIM_VIEWS] = "DELETE FROM views WHERE user = ?1 AND id <= (SELECT id FROM views WHERE user = ?1 ORDER BY id DESC "
                    "LIMIT 1 OFFSET ?2)",
+    [TRIM_ALL_VIEWS] = "DELETE FROM views WHERE id <= (SELECT max(id) FROM views) - ?2 AND ?1 <> ''",
     [VIEWS] = "SELECT product FROM views WHERE user = ?1 ORDER BY id DESC LIMIT ?2",
     [ORDERS] = "SELECT id, product, cents, shipping_cents, placed_at, end FROM orders WHERE user = ?1 "
                "ORDER BY placed_at DESC, id DESC LIMIT ?2",
@@ -209,7 +223,8 @@ bool data_view(struct data *d, const char *user, int64_t product, int64_t now)
     bool good = ended(d, s);
     if (good && !same) {
         good = write_row(d, ADD_VIEW, user, 2, (int64_t[]){product, now}) &&
-               write_row(d, TRIM_VIEWS, user, 1, (int64_t[]){VIEWS_KEPT});
+               write_row(d, TRIM_VIEWS, user, 1, (int64_t[]){VIEWS_KEPT}) &&
+               write_row(d, TRIM_ALL_VIEWS, user, 1, (int64_t[]){VIEWS_KEPT_OF_ALL});
     }
     pthread_mutex_unlock(&d->lock);
     return good;

@@ -38,7 +38,8 @@ const struct data_product *data_products(const struct data *d, int *n);
 /* A new customer gets two orders of the past, so that there is something to ask about. A known one: nothing happens. */
 bool data_welcome(struct data *d, const char *user, int64_t now);
 
-/* What a user looked at. The last 50 are kept, the same product twice in a row is one. */
+/* What a user looked at. The last 50 of each are kept, and the last 100,000 of all; the same
+ * product twice in a row is one. */
 bool data_view(struct data *d, const char *user, int64_t product, int64_t now);
 /* The last ones, oldest first; returns how many, -1 on failure. */
 int data_views(struct data *d, const char *user, int64_t *products, int max);

@@ -50,7 +50,7 @@ def main_of(page):
 
 
 def png(label):
-    """A photo: the first of the model's samples with that label (of a watch it is sure), as a PNG four times as large."""
+    """A photo: the first sample with that label (of the watch the model is sure), as a PNG four times as large."""
     lines = (flow.EXAMPLES / "vision" / "1" / "samples.ndjson").read_text().splitlines()
     data = next(row["inputs"][0]["data"] for row in map(json.loads, lines) if row["label"] == label)
     while isinstance(data[0], list):

@@ -182,6 +182,37 @@ def test_nothing_at_an_address(deployment, page):
         assert page.goto(deployment.url + path).status == 404, path
 
 
+def test_what_nobody_should_send(deployment):
+    """Requests of no browser: refused or taken with a clear status, and the shop goes on."""
+    if deployment.kind != "beside":
+        pytest.skip("once is enough")
+    with flow.Wire(flow.address_of(deployment.url)) as w:
+        def status(method, path, body=None, **headers):
+            return w.ask(method, path, body, {k.replace("_", "-"): v for k, v in headers.items()}).status
+
+        form = {"Content_Type": "application/x-www-form-urlencoded"}
+        assert status("GET", "/search?q=" + "a" * 3000) == 400
+        assert status("GET", "/search?" + "&".join(f"q{i}=1" for i in range(50))) == 200
+        assert status("GET", "/search?q=%00%ff%fe") == 200
+        assert status("GET", "/", Cookie="millpond=" + "z" * 4000) == 200
+        assert status("HEAD", "/") == 200
+        assert status("DELETE", "/") == 404
+        assert status("GET", "/kind/%2e%2e") == 404
+        assert status("GET", "/assets/../data.h") == 404
+        for body in ("", "id=", "id=-5", "id=9" + "9" * 30, "id=201"):
+            assert status("POST", "/buy", body, **form) == 404, body
+        assert status("POST", "/buy", "id=1", Sec_Fetch_Site="cross-site", **form) == 403
+        assert status("POST", "/thumb", "model=other&request_id=1&up=1", **form) == 400
+        assert status("POST", "/thumb", "model=intent&up=1&request_id=" + "r" * 5000, **form) == 400
+        assert status("POST", "/photo", "garbage--x--", Content_Type="multipart/form-data; boundary=x") == 400
+        empty = '--x\r\nContent-Disposition: form-data; name="photo"; filename=""\r\n\r\n\r\n--x--\r\n'
+        assert status("POST", "/photo", empty, Content_Type="multipart/form-data; boundary=x") == 400
+        assert status("GET", "/healthz") == 200
+    with flow.Wire(flow.address_of(deployment.url)) as w:
+        w.send(b"POST /photo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999\r\n\r\n")
+        assert w.read().status == 413
+
+
 def test_a_host_is_lost(deployment, page):
     """(c): the rules stand in while it is gone, and the models answer again when it is back."""
     if deployment.kind != "hosts":

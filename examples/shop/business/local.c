@@ -422,11 +422,16 @@ static enum business_code do_thumb(struct work *w)
         return BUSINESS_INVALID;
     }
     bool up = w->ask->id > 0;
+    enum inference_code told = inference_feedback(w->m->inference, model, id, up);
+    if (told == INFERENCE_BAD_INPUT) {
+        text_copy(w->page->note, sizeof w->page->note, "That answer is not remembered any more.");
+        return BUSINESS_INVALID;
+    }
+    /* Kept here in any case; that the model can not hear of it now is not the customer's matter. */
     if (!data_thumb(w->m->data, w->ask->user, model, id, up, w->now)) {
         return BUSINESS_UNAVAILABLE;
     }
-    /* Kept here in any case; that the model does not hear of it now is not the customer's matter. */
-    w->page->degraded = inference_feedback(w->m->inference, model, id, up) == INFERENCE_DOWN;
+    w->page->degraded = told == INFERENCE_DOWN;
     text_copy(w->page->note, sizeof w->page->note, up ? "Thank you!" : "Thank you. We will do better.");
     return BUSINESS_OK;
 }

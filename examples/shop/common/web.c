@@ -19,6 +19,8 @@
 #define REPLY_MAX (4u << 20)
 #define FORM_BUFFER 4096
 
+static const char too_large[] = "That is larger than this server takes.\n";
+
 struct web {
     struct MHD_Daemon *daemon;
     web_handler *handler;
@@ -91,6 +93,9 @@ static void add_file(struct coming *c, const char *p, size_t n)
     if (c->over || n > c->file_max - c->file_bytes) {
         c->over = true;
         return;
+    }
+    if (n == 0) {
+        return; /* an empty file */
     }
     if (c->file_bytes + n > c->file_cap) {
         size_t cap = c->file_cap ? c->file_cap * 2 : 64 << 10;
@@ -195,6 +200,10 @@ static enum MHD_Result answer(void *ctx, struct MHD_Connection *connection, cons
     struct coming *c = *at;
     if (!c) {
         *at = c = begin(w, connection);
+        const char *length = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "Content-Length");
+        if (length && strtoull(length, NULL, 10) > SWALLOW_MAX) {
+            return refuse(connection, 413, too_large);
+        }
         return c ? MHD_YES : MHD_NO;
     }
     if (*n > 0) {
@@ -211,9 +220,9 @@ static enum MHD_Result answer(void *ctx, struct MHD_Connection *connection, cons
         return MHD_YES;
     }
     if (c->over) {
-        return refuse(connection, 413, "That is larger than this server takes.\n");
+        return refuse(connection, 413, too_large);
     }
-    c->q.method = method;
+    c->q.method = strcmp(method, "HEAD") == 0 ? "GET" : method; /* libmicrohttpd leaves the body out */
     c->q.path = path;
     c->q.file = c->file;
     c->q.file_bytes = c->file_bytes;

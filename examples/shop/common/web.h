@@ -21,7 +21,7 @@ struct web_field {
 };
 
 struct web_request {
-    const char *method, *path; /* path: without the query, decoded */
+    const char *method, *path; /* GET for HEAD too; path: without the query, decoded */
     /* of the query, then of the form; the first of a name counts */
     struct web_field fields[WEB_FIELDS];
     int n_fields;

@@ -11,10 +11,10 @@ for (const form of document.querySelectorAll("form.thumbs")) {
         const body = new URLSearchParams(new FormData(form));
         body.set("up", event.submitter.value);
         const reply = await fetch("/api/thumb", { method: "POST", body }).catch(() => null);
-        const page = reply && reply.ok ? await reply.json() : null;
+        const page = reply && reply.status < 500 ? await reply.json().catch(() => null) : null;
         form.querySelector("span").textContent = page ? page.note : "That did not get through. Once more?";
         for (const button of form.querySelectorAll("button")) {
-            button.classList.toggle("chosen", page !== null && button === event.submitter);
+            button.classList.toggle("chosen", page !== null && reply.ok && button === event.submitter);
         }
     });
 }

@@ -137,8 +137,11 @@ struct weir_call {
     uint64_t timeout_us;    /* limit of the whole call, also sent to the server as its deadline; 0: none */
     const char *const *outputs; /* names of the outputs wanted; NULL: all */
     size_t n_outputs;
+    /* The W3C trace context of the caller's own span, 00-TRACE-SPAN-FLAGS as it came with the request that this call is
+     * for: the server's span then belongs to the same trace (weir trace). What is malformed is not sent. NULL: none. */
+    const char *traceparent;
 };
-#define WEIR_CALL_INIT {sizeof(struct weir_call), 0, NULL, NULL, 0, NULL, 0}
+#define WEIR_CALL_INIT {sizeof(struct weir_call), 0, NULL, NULL, 0, NULL, 0, NULL}
 
 struct weir_result;
 

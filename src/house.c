@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -20,11 +21,13 @@
 #include "api/data.h"
 #include "api/shadow.h"
 #include "backends/onnx/onnx.h"
+#include "backends/remote/remote.h"
 #include "backends/worker/limits.h"
 #include "backends/worker/sandbox.h"
 #include "backends/worker/worker.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/url.h"
 #include "house_conf.h"
 #include "net/sock.h"
 
@@ -74,6 +77,9 @@ struct house {
 
 static const struct engine_ops *engine_of(const char *backend, enum place place)
 {
+    if (place_is_far(place) || strcmp(backend, "upstream") == 0) {
+        return &remote_engine;
+    }
     if (strcmp(backend, "onnx") != 0) {
         return NULL;
     }
@@ -83,6 +89,11 @@ static const struct engine_ops *engine_of(const char *backend, enum place place)
 static int pid_of(const struct engine *g)
 {
     return (int)worker_pid(g);
+}
+
+static bool is_far_side(const struct engine *g, char *text, size_t cap)
+{
+    return remote_say(g, text, cap);
 }
 
 static bool check_landlock(const struct admin_facts *f, char *text, size_t cap, char *mend, size_t mend_cap)
@@ -119,8 +130,36 @@ static bool check_limits(const struct admin_facts *f, char *text, size_t cap, ch
     return true; /* both hold */
 }
 
-static const struct check checks[] = {
-    {"sandbox", check_landlock}, {"memory limits", check_limits}, {"descriptors", check_files}};
+/* Those of the first version of each family that has one: all of a family are at the same place. */
+static bool check_far_sides(const struct admin_facts *f, char *text, size_t cap, char *mend, size_t mend_cap)
+{
+    struct model *const *models;
+    size_t n = control_models(f->control, &models), far = 0, away = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        for (size_t k = 0; k < models[i]->n_versions; k++) {
+            const struct version *v = models[i]->versions[k];
+            bool asked = v->pool || v->state == VERSION_COLD;
+
+            if (!place_is_far(version_place(v)) || !asked) {
+                continue;
+            }
+            far++;
+            if (v->state != VERSION_READY && away++ == 0) {
+                snprintf(mend, mend_cap, "%s/%lld is at %s: %s; is a server running there?", models[i]->row.name,
+                         (long long)v->row.number, version_place_name(v),
+                         v->why.text[0] ? v->why.text : version_state_names[v->state]);
+            }
+        }
+    }
+    snprintf(text, cap, "%zu versions run on other servers, %zu of them not now", far, away);
+    return away == 0;
+}
+
+static const struct check checks[] = {{"sandbox", check_landlock},
+                                      {"memory limits", check_limits},
+                                      {"descriptors", check_files},
+                                      {"far sides", check_far_sides}};
 
 /* ---- taking down ---- */
 
@@ -441,7 +480,8 @@ static enum err_code build_control(struct house *h, struct err *e)
                 .library = h->conf.onnxruntime ? h->conf.onnxruntime : getenv("WEIR_ONNXRUNTIME")},
         .strict = h->conf.sandbox == 1,
         .memory = h->conf.memory,
-        .import_root = h->conf.import_root};
+        .import_root = h->conf.import_root,
+        .hold_us = h->conf.role == 1 ? h->conf.hold_us : 0};
 
     h->events = events_new(h->loop, events_read_store, h->store); /* before control, which tells it */
     return control_new(&h->control, &spec, e);
@@ -472,7 +512,9 @@ static void build_planes(struct house *h)
                                        .planes = h->planes,
                                        .n_planes = (unsigned)h->conf.threads,
                                        .capture = capture_part(h->capture, i),
-                                       .shadows = shadow_pool_new()};
+                                       .shadows = shadow_pool_new(),
+                                       .spans = spans_new(),
+                                       .trace = h->conf.trace};
         t->plane = (struct plane){.name = "data",
                                   .routes = data_routes,
                                   .n_routes = n_data_routes,
@@ -489,10 +531,16 @@ static void build_planes(struct house *h)
     f->store_url = h->conf.store;
     f->artifacts = h->conf.artifacts;
     f->threads = (unsigned)h->conf.threads;
+    f->planes = h->planes;
+    if (gethostname(f->host, sizeof(f->host) - 1) != 0) {
+        f->host[0] = '\0';
+    }
     f->started_ms = clock_wall_ms();
     f->data_connections = &h->data_connections;
     f->admin_connections = &h->admin_connections;
     f->pid = pid_of;
+    f->far = is_far_side;
+    f->control = h->control;
     f->checks = checks;
     f->n_checks = COUNT_OF(checks);
     h->admin_plane = (struct plane){.name = "admin",
@@ -561,6 +609,27 @@ static void on_ready(void *ctx)
              h->admin_facts.admin_url, n, (unsigned long long)((clock_us() - h->began_us) / 1000));
 }
 
+/* Gateways learn from the data plane where the admin plane is, which has got its port by now. */
+static enum err_code tell_role(struct house *h, struct err *e)
+{
+    unsigned port = UINT_MAX;
+    struct url u;
+
+    if (h->conf.role == 0) {
+        return ERR_OK;
+    }
+    if (strncmp(h->admin_facts.admin_url, "http://", 7) == 0) {
+        if (url_parse(&u, str_of(h->admin_facts.admin_url), 0, e) != ERR_OK) {
+            return e->code;
+        }
+        port = u.port;
+    }
+    for (unsigned i = 0; i < h->conf.threads; i++) {
+        h->threads[i].facts.inference_admin = port;
+    }
+    return ERR_OK;
+}
+
 static enum err_code build(struct house *h, struct err *e)
 {
     struct err wall;
@@ -576,7 +645,8 @@ static enum err_code build(struct house *h, struct err *e)
         return e->code;
     }
     build_planes(h);
-    if (listen_data(h, e) != ERR_OK || listen_admin(h, e) != ERR_OK || build_webhook(h, e) != ERR_OK) {
+    if (listen_data(h, e) != ERR_OK || listen_admin(h, e) != ERR_OK || tell_role(h, e) != ERR_OK ||
+        build_webhook(h, e) != ERR_OK) {
         return e->code;
     }
     return start_threads(h, e);
@@ -645,6 +715,7 @@ static void take_down(struct house *h)
         loop_free(t->loop);
         join_free((struct join *)(uintptr_t)t->facts.join);
         shadow_pool_free(t->facts.shadows);
+        spans_free(t->facts.spans);
     }
     http_listener_free(h->admin_listener);
     if (h->admin_plane.name) {

@@ -12,6 +12,8 @@
 
 static const char *const level_words[] = {"debug", "info", "warn", "error", NULL};
 
+static const char *const role_words[] = {"server", "inference", NULL};
+
 static const char *const sandbox_words[] = {"on", "required", NULL};
 
 #define AT(field) offsetof(struct house_conf, field)
@@ -36,7 +38,16 @@ static const struct setting settings[] = {
      "on: workers are shut in as far as the kernel can; required: refuse to run where it can not wholly"},
     {"memory", SET_BYTES, AT(memory), "0", 0, 1ull << 46, NULL,
      "host memory that loaded versions may take together; 0: four fifths of the machine's"},
+    {"role", SET_ENUM, AT(role), "server", 0, 0, role_words,
+     "inference: takes versions and jobs from gateways (their place: weir://), and leaves routing and rollouts to "
+     "them"},
+    {"hold", SET_DURATION, AT(hold_us), "2m", 1000000, 86400000000ull, NULL,
+     "inference role: how long a version stays in memory that no gateway asks for"},
     {"onnxruntime", SET_STRING, AT(onnxruntime), NULL, 1, 500, NULL, "path of libonnxruntime.so; default: looked for"},
+    {"trace_slow", SET_DURATION, AT(trace.slow_us), "0", 0, 3600000000ull, NULL,
+     "requests that take longer are kept for weir trace; 0: those above the p99 of what they are counted in"},
+    {"trace_sample", SET_SHARE, AT(trace.sample_bp), "1%", 0, 0, NULL,
+     "share of the traces that weir trace finds though nothing was wrong with them"},
     {"log", SET_ENUM, AT(log_level), "info", 0, 0, level_words, "least level of the log"},
 };
 static const char *const sections[] = {"families", "rollouts", "events", "capture", NULL};
@@ -147,6 +158,25 @@ static enum err_code check_device(const struct conf *y, const struct conf_node *
     return ERR_OK;
 }
 
+/* The place as text means something. A device is the far side's matter. */
+static enum err_code check_place(const struct conf *y, const struct conf_node *family, struct family *f, struct err *e)
+{
+    const struct conf_node *at = conf_find(family, "place");
+    struct err why;
+
+    if (family_place(f, &why) != ERR_OK) {
+        return conf_error(y, at ? at : family, e, "families.%s.%s", f->name, why.text);
+    }
+    if (place_is_far((enum place)f->place) && strcmp(f->device, "cpu") != 0) {
+        return conf_error(y, at, e, "families.%s.device: %s is said where the model runs, at %s", f->name, f->device,
+                          f->place_text);
+    }
+    if (f->token_file && f->place != PLACE_WEIR) {
+        return conf_error(y, at ? at : family, e, "families.%s.token_file is for place: weir://HOST:PORT", f->name);
+    }
+    return ERR_OK;
+}
+
 static enum err_code read_families(struct house_conf *c, const struct conf *y, struct err *e)
 {
     static const char *const apart[] = {"capture", NULL};
@@ -166,7 +196,8 @@ static enum err_code read_families(struct house_conf *c, const struct conf *y, s
         }
         f = family_add(c, n->key);
         if (settings_read(family_settings, n_family_settings, y, n, apart, f, e) != ERR_OK ||
-            check_device(y, n, f, e) != ERR_OK || read_family_capture(y, n, f, e) != ERR_OK) {
+            check_place(y, n, f, e) != ERR_OK || check_device(y, n, f, e) != ERR_OK ||
+            read_family_capture(y, n, f, e) != ERR_OK) {
             return e->code;
         }
     }
@@ -286,7 +317,7 @@ static void under_data(struct house_conf *c, const char *data)
 }
 
 struct options {
-    const char *file, *data, *listen, *admin, *parent_fd;
+    const char *file, *data, *listen, *admin, *role, *parent_fd;
 };
 
 /* 2 when called wrong, -1: go on. */
@@ -295,8 +326,9 @@ static int read_options(struct options *o, int argc, char **argv)
     const struct {
         const char *name;
         const char **value;
-    } known[] = {{"-c", &o->file},         {"--config", &o->file}, {"--data", &o->data},
-                 {"--listen", &o->listen}, {"--admin", &o->admin}, {"--parent-fd", &o->parent_fd}};
+    } known[] = {
+        {"-c", &o->file},       {"--config", &o->file}, {"--data", &o->data},          {"--listen", &o->listen},
+        {"--admin", &o->admin}, {"--role", &o->role},   {"--parent-fd", &o->parent_fd}};
 
     for (int i = 1; i < argc; i += 2) {
         const char **value = NULL;
@@ -373,6 +405,10 @@ int house_conf_read(struct house_conf *c, int argc, char **argv)
         fprintf(stderr, "weir serve: %s\n", e.text);
         return 1;
     }
+    if (o.role && strcmp(o.role, "server") != 0 && strcmp(o.role, "inference") != 0) {
+        return wrong("--role is server or inference, not '%s'", o.role);
+    }
+    c->role = o.role ? strcmp(o.role, "inference") == 0 : c->role;
     override(&c->listen, o.listen);
     override(&c->admin, o.admin);
     complete(c, o.data);

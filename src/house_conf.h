@@ -6,6 +6,7 @@
 #define WEIR_HOUSE_CONF_H
 
 #include "api/capture.h"
+#include "api/trace.h"
 #include "api/webhook.h"
 #include "control/control.h"
 
@@ -15,12 +16,15 @@ struct house_conf {
     int log_level;
     int sandbox; /* 0: on, 1: required */
     uint64_t memory;
+    int role; /* 0: server, 1: inference */
+    uint64_t hold_us;
     struct family *families;
     size_t n_families;
     struct rollout_policy *policies; /* named; one is named "default" */
     size_t n_policies;
     struct webhook_conf webhook;
     struct capture_conf capture;
+    struct trace_rule trace;
     uint64_t parent_fd; /* UINT64_MAX: none */
 };
 /* Exit status when it fails (2: called wrong, 1: the file is wrong), after saying why on stderr; -1: go on. */

@@ -45,6 +45,8 @@ def in_form(form):
 MLP_INLINE, MLP_WORKER = weir("mlp", "inline", place="inline"), weir("mlp", "worker", place="worker")
 MLP_INLINE_JUDGED = judged("mlp", "inline-judged", place="inline")
 MLP_WORKER_JUDGED = judged("mlp", "worker-judged", place="worker")
+# Servers that differ in nothing: what the figures of two processes differ by alone.
+MLP_INLINE_AGAIN, MLP_WORKER_AGAIN = (weir("mlp", f"{place}-again", place=place) for place in ("inline", "worker"))
 CNN_WORKER = weir("cnn", "worker", place="worker", instances=2)
 MLP_FLOOR, CNN_FLOOR, DENSE_FLOOR = floor("mlp"), floor("cnn", 2), floor("mlp_wide", 2)
 DENSE_BATCH = weir("mlp_wide", "batch", place="worker", **batching(16, "2ms"))
@@ -93,9 +95,11 @@ WORKLOADS = {
         (
             Server("floor", MLP_FLOOR, mlp_json),
             Server("inline", MLP_INLINE, mlp_json),
+            Server("inline, again", MLP_INLINE_AGAIN, mlp_json),
             Server("inline, judged", MLP_INLINE_JUDGED, mlp_json),
             Server("inline, judged, users", MLP_INLINE_JUDGED, functools.partial(infer_json, "mlp", user="u1")),
             Server("worker", MLP_WORKER, mlp_json),
+            Server("worker, again", MLP_WORKER_AGAIN, mlp_json),
             Server("worker, judged", MLP_WORKER_JUDGED, mlp_json),
         ),
         None, 0, "worker",
@@ -106,6 +110,10 @@ WORKLOADS = {
                   at("inline, judged, users", 64, "cpu_us"), at("inline", 64, "cpu_us")),
             ratio("worker, judged / not, server CPU", "<= 1.02",
                   at("worker, judged", 64, "cpu_us"), at("worker", 64, "cpu_us")),
+            ratio("inline, another process of the same / not, server CPU", "",
+                  at("inline, again", 64, "cpu_us"), at("inline", 64, "cpu_us")),
+            ratio("worker, another process of the same / not, server CPU", "",
+                  at("worker, again", 64, "cpu_us"), at("worker", 64, "cpu_us")),
         ),
     ),
     "mlp-binary": Workload(

@@ -178,12 +178,25 @@ static enum err_code check_local(const struct http_ex *x, const struct admin_fac
     return ERR_OK;
 }
 
+/* Routes that change who serves. */
+static bool releases(const struct api_route *row)
+{
+    return row->run == admin_change_rollout || row->run == admin_rollback || row->run == admin_change_shadow ||
+           row->run == admin_change_experiment;
+}
+
 enum err_code admin_access(struct plane *p, const struct http_ex *x, const struct api_route *row, struct err *e)
 {
     const struct admin_facts *f = p->facts;
 
-    (void)row;
-    return f->token[0] ? check_token(x, f->token, e) : check_local(x, f, e);
+    if ((f->token[0] ? check_token(x, f->token, e) : check_local(x, f, e)) != ERR_OK) {
+        return e->code;
+    }
+    return control_inference(p->control) && releases(row)
+               ? err_set(e, ERR_CONFLICT,
+                         "this server is in the inference role: rollouts, shadows and experiments are the gateways' "
+                         "matter, ask there")
+               : ERR_OK;
 }
 
 /* ---- the server ---- */
@@ -220,6 +233,7 @@ static void show_server(struct request *r)
     json_strz(b, f->data_url);
     BUF_LIT(b, ",\"admin\":");
     json_strz(b, f->admin_url);
+    buf_addf(b, ",\"role\":\"%s\"", control_inference(r->plane->control) ? "inference" : "server");
     buf_addf(b, ",\"threads\":%u,\"store\":", f->threads);
     json_strz(b, f->store_url);
     BUF_LIT(b, ",\"artifacts\":");
@@ -261,6 +275,7 @@ const struct api_route admin_routes[] = {
     {"GET", "/style.css", admin_style, NULL, ADMIN_BODY, "the page's style"},
     {"GET", "/metrics", admin_metrics, NULL, ADMIN_BODY, "Prometheus metrics"},
     {"GET", "/admin/server", show_server, NULL, ADMIN_BODY, "what this server is and where it listens"},
+    {"GET", "/admin/profile", admin_profile, NULL, ADMIN_BODY, "what a plan is made from (weir advise)"},
     {"GET", "/admin/doctor", show_doctor, NULL, ADMIN_BODY, "checks of the machine, and how to mend what they find"},
     {"GET", "/admin/events", admin_events, NULL, ADMIN_BODY, "changes as they happen (server-sent events)"},
     {"GET", "/admin/events/deliveries", admin_deliveries, NULL, ADMIN_BODY, "attempts of the webhook"},
@@ -268,6 +283,8 @@ const struct api_route admin_routes[] = {
     {"POST", "/admin/models", admin_register, NULL, ADMIN_BODY, "register a name without a version"},
     {"GET", "/admin/models/{model}", admin_show_model, NULL, ADMIN_BODY, "one model with its versions"},
     {"POST", "/admin/models/{model}/versions", NULL, &admin_push, 0, "push a version"},
+    {"POST", "/admin/models/{model}/hold", admin_hold, NULL, ADMIN_BODY,
+     "inference role: have the version with this digest in memory, for a gateway"},
     {"GET", "/admin/models/{model}/rollout", admin_show_rollout, NULL, ADMIN_BODY, "the running or the last rollout"},
     {"POST", "/admin/models/{model}/rollout", admin_change_rollout, NULL, ADMIN_BODY,
      "start, set, pause, resume, skip, promote, abort"},
@@ -283,6 +300,9 @@ const struct api_route admin_routes[] = {
     {"GET", "/admin/models/{model}/experiment", admin_show_experiment, NULL, ADMIN_BODY,
      "the running or the last experiment"},
     {"POST", "/admin/models/{model}/experiment", admin_change_experiment, NULL, ADMIN_BODY, "start, ship, stop"},
+    {"GET", "/admin/traces", admin_list_traces, NULL, ADMIN_BODY,
+     "spans that are kept, newest first: ?id=ID&model=M&kept=K&code=C&slower=TIME&limit=N"},
+    {"GET", "/admin/traces/{id}", admin_show_trace, NULL, ADMIN_BODY, "the spans of a request or of a trace"},
 };
 /* clang-format on */
 const size_t n_admin_routes = COUNT_OF(admin_routes);

@@ -18,11 +18,16 @@ struct admin_facts {
     char data_url[160], admin_url[160]; /* "http://127.0.0.1:8000" or "unix:/path" */
     const char *store_url, *artifacts;
     unsigned threads;
+    struct plane *const *planes; /* data planes, of all threads: struct data_facts */
+    char host[256];              /* of this machine; "": it has no name */
     int64_t started_ms;
     char token[256];   /* "": tokenless */
     char host_ok[160]; /* the listener's own "host:port" */
     _Atomic uint32_t *data_connections, *admin_connections;
     int (*pid)(const struct engine *g); /* of a worker, 0: it has none (as control_ops.pid) */
+    /* The state of the server that it stands for (as remote_say); false: it is no such engine */
+    bool (*far)(const struct engine *g, char *text, size_t cap);
+    const struct control *control;
     struct events *events;
     struct webhook *webhook; /* NULL: there is none */
     struct capture *capture;

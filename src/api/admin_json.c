@@ -182,7 +182,9 @@ void version_sum(const struct version *v, struct series_sum *out)
 
 const char *place_name(const struct model *m)
 {
-    return m->family->place == PLACE_INLINE ? "inline" : "worker";
+    return m->family->place == PLACE_INLINE             ? "inline"
+           : place_is_far((enum place)m->family->place) ? m->family->place_text
+                                                        : "worker";
 }
 
 static void put_tensors(struct buf *b, const char *key, const struct tensor_info *t, uint32_t n)
@@ -207,7 +209,7 @@ static void put_tensors(struct buf *b, const char *key, const struct tensor_info
 
 static void put_workers(struct buf *b, const struct version *v, const struct admin_facts *f)
 {
-    unsigned n = v->pool && v->model->family->place == PLACE_WORKER ? pool_instances(v->pool) : 0;
+    unsigned n = v->pool && version_place(v) == PLACE_WORKER ? pool_instances(v->pool) : 0;
 
     json_key(b, "workers");
     BUF_LIT(b, "[");
@@ -231,6 +233,25 @@ static void put_workers(struct buf *b, const struct version *v, const struct adm
         BUF_LIT(b, "}");
     }
     BUF_LIT(b, "]");
+}
+
+/* The server that it runs on, and how that is; null: it runs here. */
+static void put_far_side(struct buf *b, const struct version *v, const struct admin_facts *f)
+{
+    struct pool_instance one = {0};
+    char text[400];
+
+    if (!place_is_far(version_place(v))) {
+        json_put_text(b, "far_side", NULL);
+        return;
+    }
+    if (v->pool) {
+        pool_instance(v->pool, 0, &one);
+    }
+    if (!one.engine || !f->far || !f->far(one.engine, text, sizeof(text))) {
+        snprintf(text, sizeof(text), "%.300s: away", version_place_name(v));
+    }
+    json_put_text(b, "far_side", text);
 }
 
 /* Residency and bytes. No bytes where nobody has asked for room yet. */
@@ -292,6 +313,8 @@ static void put_version_members(struct buf *b, const struct version *v, const st
     json_put_text(b, "serving", version_serving(v));
     put_version_memory(b, v);
     put_workers(b, v, f);
+    json_put_text(b, "place", version_place_name(v));
+    put_far_side(b, v, f);
     put_tensors(b, "inputs", info ? info->in : NULL, info ? info->n_in : 0);
     put_tensors(b, "outputs", info ? info->out : NULL, info ? info->n_out : 0);
     json_put_text(b, "prediction", info && v->prediction >= 0 ? info->out[v->prediction].name : NULL);

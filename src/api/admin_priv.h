@@ -149,8 +149,14 @@ void admin_change_rollout(struct request *r);
 void admin_show_experiment(struct request *r);
 void admin_change_experiment(struct request *r);
 void admin_rollback(struct request *r);
+
+/* admin_hold.c */
+void admin_hold(struct request *r);
 void admin_show_shadow(struct request *r);
 void admin_change_shadow(struct request *r);
+void admin_list_traces(struct request *r);
+void admin_show_trace(struct request *r);
+void admin_profile(struct request *r);
 void admin_metrics(struct request *r);
 void admin_page(struct request *r);
 void admin_style(struct request *r);

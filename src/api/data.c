@@ -45,7 +45,7 @@ static void model_ready_run(struct request *r)
         return;
     }
     ready = router_pick(r->plane->router, r->arg[0], version, (struct str){NULL, 0}, &p, &e) == ERR_OK ||
-            p.cold; /* it will be there when a request comes */
+            (p.cold && !p.version->away); /* it will be there when a request comes */
     if (!ready && e.code == ERR_NOT_FOUND) {
         reply_err(r, &e);
         return;
@@ -72,6 +72,14 @@ static void server_run(struct request *r)
 
     buf_init(&b, 4096);
     oip_server_metadata(&b, facts_of(r)->version);
+    if (facts_of(r)->inference_admin > 0) {
+        b.n--; /* the brace */
+        BUF_LIT(&b, ",\"role\":\"inference\"");
+        if (facts_of(r)->inference_admin <= UINT16_MAX) {
+            buf_addf(&b, ",\"admin_port\":%u", facts_of(r)->inference_admin);
+        }
+        BUF_LIT(&b, "}");
+    }
     reply_json(r, 200, &b);
     buf_done(&b);
 }

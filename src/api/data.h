@@ -8,6 +8,7 @@
 
 #include "api/join.h"
 #include "api/plane.h"
+#include "api/trace.h"
 
 struct capture_part;
 struct shadow_pool;
@@ -15,11 +16,14 @@ struct data_facts {
     const char *version;     /* of the server */
     const char *user_header; /* lower case: "x-weir-user" */
     uint64_t body_max;
-    struct join *join;           /* this thread's answered requests, for feedback */
+    unsigned inference_admin; /* inference role: the port of the admin plane, UINT_MAX: it has none; 0: another role */
+    struct join *join;        /* this thread's answered requests, for feedback */
     struct plane *const *planes; /* of all threads, by shard index */
     unsigned n_planes;
     struct capture_part *capture; /* this thread's; NULL: nothing is captured */
     struct shadow_pool *shadows;  /* this thread's; see shadow.h */
+    struct spans *spans;          /* this thread's */
+    struct trace_rule trace;
 };
 
 extern const struct api_route data_routes[];

@@ -7,7 +7,7 @@
 #include <math.h>
 
 #include "api/data.h"
-#include "api/oip.h"
+#include "api/number.h"
 
 #define NUMBERS_MAX 65536u /* of an output that are looked at */
 
@@ -19,50 +19,6 @@ void goal_value(struct plane *p, const struct route *t, unsigned arm, enum goal_
 }
 
 /* ---- an output's numbers ---- */
-
-#define AT(type)                                     \
-    ({                                               \
-        type v_;                                     \
-        memcpy(&v_, p + i * sizeof(v_), sizeof(v_)); \
-        v_;                                          \
-    })
-
-static double number_at(const uint8_t *p, uint8_t dtype, uint64_t i)
-{
-    switch ((enum dtype)dtype) {
-    case DTYPE_BOOL:
-        return p[i] != 0;
-    case DTYPE_UINT8:
-        return AT(uint8_t);
-    case DTYPE_UINT16:
-        return AT(uint16_t);
-    case DTYPE_UINT32:
-        return AT(uint32_t);
-    case DTYPE_UINT64:
-        return (double)AT(uint64_t);
-    case DTYPE_INT8:
-        return AT(int8_t);
-    case DTYPE_INT16:
-        return AT(int16_t);
-    case DTYPE_INT32:
-        return AT(int32_t);
-    case DTYPE_INT64:
-        return (double)AT(int64_t);
-    case DTYPE_FP16:
-        return (double)fp16_to_f32(AT(uint16_t));
-    case DTYPE_BF16:
-        return (double)bf16_to_f32(AT(uint16_t));
-    case DTYPE_FP32:
-        return (double)AT(float);
-    case DTYPE_FP64:
-        return AT(double);
-    case DTYPE_NONE:
-    case DTYPE_BYTES:
-    case DTYPE_COUNT_:
-        break;
-    }
-    return NAN;
-}
 
 /* NaN for an output without numbers. */
 static double mean_of(const struct tensor *t, const uint8_t *p)

@@ -23,8 +23,6 @@
 #include "base/hash.h"
 #include "base/log.h"
 
-#define ID_MAX 128
-
 struct infer_state {
     struct infer infer;
     struct request *r;
@@ -32,6 +30,7 @@ struct infer_state {
     struct str model, key, id;
     bool has_user;             /* the key is a user's, not a request id */
     bool id_given;             /* by a header: it stands whatever the JSON says */
+    bool id_made;              /* nobody gave one */
     int64_t named;             /* version in the path; 0: none */
     uint64_t json_bytes, tail; /* of the body: UINT64_MAX while not known */
     /* the choice */
@@ -43,9 +42,10 @@ struct infer_state {
     bool measured; /* an output of it is an experiment's goal */
     struct predictor predictor;
     const struct capture_rule *capture;
-    uint64_t admitted; /* bytes */
-    uint64_t wait_us;  /* as predicted when it was refused; 0: not known */
-    uint64_t asked_us; /* timeout that the headers ask for; 0: none */
+    struct arrivals *arrivals; /* of the model, once it has been counted there */
+    uint64_t admitted;         /* bytes */
+    uint64_t wait_us;          /* as predicted when it was refused; 0: not known */
+    uint64_t asked_us;         /* timeout that the headers ask for; 0: none */
     enum job_class class;
     bool class_given; /* by a header: it stands whatever the JSON says */
     uint64_t block, block_bytes;
@@ -56,6 +56,7 @@ struct infer_state {
     bool invalid;                   /* its answer is not */
     bool shadowed;                  /* its model has a shadow */
     bool spoiled; /* its canary died with it and another version answered: an error of the canary all the same */
+    struct trace trace;
 };
 
 static unsigned shard_of(const struct infer_state *s)
@@ -120,6 +121,7 @@ static void count_end(struct infer_state *s, enum err_code code, uint64_t queue_
     code = s->spoiled && code == ERR_OK ? ERR_UNAVAILABLE : code;
     bad = series_is_error(code);
     series_end(s->series, shard_of(s), code, latency_ns, queue_ns, compute_ns);
+    trace_counted(&s->trace, &facts_of(s->r)->trace, s->series, shard_of(s), latency_ns);
     judge_end(s, code, compute_ns);
     bad |= s->invalid;
     if (log_wants(LOG_DEBUG)) { /* the raw events behind the counters */
@@ -135,10 +137,28 @@ static void count_end(struct infer_state *s, enum err_code code, uint64_t queue_
     series_unref(s->series, shard_of(s));
 }
 
+static void trace_over(struct infer_state *s, const struct err *e, const struct infer_result *res)
+{
+    const struct trace_end end = {.x = s->r->x,
+                                  .model = s->model,
+                                  .id = s->id,
+                                  .version = s->version,
+                                  .arm = s->arm,
+                                  .key = s->has_user  ? SPAN_KEY_USER
+                                         : s->id_made ? SPAN_KEY_MADE
+                                                      : SPAN_KEY_ID,
+                                  .rollout = s->rollout,
+                                  .err = e,
+                                  .res = res};
+
+    trace_close(&s->trace, facts_of(s->r)->spans, &end);
+}
+
 static void identify(struct infer_state *s)
 {
     struct http_ex *x = s->r->x;
 
+    http_reply_header(x, "traceparent", (struct str){s->trace.text, TRACEPARENT_LEN});
     if (s->id.n > 0) {
         http_reply_header(x, "X-Request-Id", s->id);
     }
@@ -152,7 +172,8 @@ static void identify(struct infer_state *s)
     }
 }
 
-static void refuse(struct infer_state *s, const struct err *e)
+/* res: NULL when it came to no run. */
+static void refuse_after(struct infer_state *s, const struct err *e, const struct infer_result *res)
 {
     struct http_ex *x = s->r->x;
     struct buf *b;
@@ -163,6 +184,7 @@ static void refuse(struct infer_state *s, const struct err *e)
     count_end(s, e->code, 0, 0);
     http_reply_begin(x, err_http(e->code), "application/json");
     identify(s);
+    http_reply_header(x, "X-Weir-Error", str_of(err_name(e->code))); /* more than the status says */
     if (err_retryable(e->code)) {
         char n[24];
         uint64_t seconds = MIN(s->wait_us / SECONDS(1) + 1, 60u); /* when what is ahead of it now will be done */
@@ -175,6 +197,12 @@ static void refuse(struct infer_state *s, const struct err *e)
     json_strz(b, e->text);
     BUF_LIT(b, "}");
     http_reply_end(x);
+    trace_over(s, e, res);
+}
+
+static void refuse(struct infer_state *s, const struct err *e)
+{
+    refuse_after(s, e, NULL);
 }
 
 /* ---- the choice ---- */
@@ -251,6 +279,7 @@ static enum err_code choose(struct infer_state *s, const struct pick *p, uint64_
     s->arm = p->arm;
     s->rollout = p->rollout;
     s->series = p->series;
+    trace_picked(&s->trace, p);
     s->measured = p->route->goal_kind == GOAL_OUTPUT && p->arm != ARM_DIRECT;
     s->timeout_us = p->route->timeout_us;
     s->capture = p->route->capture;
@@ -279,6 +308,15 @@ static enum err_code no_body(struct err *e)
 
 static enum err_code wait_for(struct infer_state *s, const struct pick *p, struct err *e);
 
+/* It has come, whatever becomes of it. */
+static void count_arrival(struct infer_state *s, const struct pick *p)
+{
+    if (!s->arrivals) {
+        s->arrivals = p->route->arrivals;
+        arrivals_add(s->arrivals, shard_of(s), s->r->x->t_start);
+    }
+}
+
 /* Picks, and takes what was picked; or has the request wait for it (s->parked). */
 static enum err_code pick_and_choose(struct infer_state *s, struct err *e)
 {
@@ -289,8 +327,13 @@ static enum err_code pick_and_choose(struct infer_state *s, struct err *e)
         if (p.cold && s->sched) {
             return ERR_OK; /* it is just being sent out of memory: what is in may finish there */
         }
-        return p.cold ? wait_for(s, &p, e) : e->code;
+        if (!p.cold) {
+            return e->code;
+        }
+        count_arrival(s, &p);
+        return wait_for(s, &p, e);
     }
+    count_arrival(s, &p);
     return choose(s, &p, bytes, e);
 }
 
@@ -342,8 +385,8 @@ static enum err_code read_identity(struct infer_state *s, struct err *e)
     struct http_ex *x = s->r->x;
     struct str user = http_header(x, facts_of(s->r)->user_header), id = http_header(x, "x-request-id");
 
-    if (id.p && (id.n == 0 || id.n > ID_MAX || !printable(id))) {
-        return err_set(e, ERR_INVALID, "X-Request-Id has 1 to %d printable characters", ID_MAX);
+    if (id.p && (id.n == 0 || id.n > REQUEST_ID_MAX || !printable(id))) {
+        return err_set(e, ERR_INVALID, "X-Request-Id has 1 to %d printable characters", REQUEST_ID_MAX);
     }
     if (id.p) {
         s->id = id;
@@ -357,6 +400,7 @@ static enum err_code read_identity(struct infer_state *s, struct err *e)
         }
         hex_encode(made, (const uint8_t *)&n, sizeof(n));
         s->id = (struct str){made, 16};
+        s->id_made = true;
     }
     s->has_user = user.n > 0;
     s->key = s->has_user ? user : s->id;
@@ -437,6 +481,17 @@ static void begin(struct infer_state *s)
     }
 }
 
+/* In the inference role the gateway has decided. */
+static enum err_code check_role(const struct infer_state *s, struct err *e)
+{
+    return facts_of(s->r)->inference_admin > 0 && s->named == 0
+               ? err_set(e, ERR_CONFLICT,
+                         "this server is in the inference role and does not route: name the version, "
+                         "/v2/models/" STR_FMT "/versions/N/infer",
+                         STR_ARG(s->model))
+               : ERR_OK;
+}
+
 static void on_headers(struct request *r)
 {
     struct http_ex *x = r->x;
@@ -452,8 +507,9 @@ static void on_headers(struct request *r)
     s->r = r;
     s->block = WINDOW_NONE;
     s->model = r->arg[0];
-    if (version_arg(r, &s->named, &e) != ERR_OK || read_identity(s, &e) != ERR_OK || read_urgency(s, &e) != ERR_OK ||
-        read_lengths(s, &e) != ERR_OK || pick_and_choose(s, &e) != ERR_OK) {
+    trace_open(&s->trace, x, &facts_of(r)->trace);
+    if (version_arg(r, &s->named, &e) != ERR_OK || check_role(s, &e) != ERR_OK || read_identity(s, &e) != ERR_OK ||
+        read_urgency(s, &e) != ERR_OK || read_lengths(s, &e) != ERR_OK || pick_and_choose(s, &e) != ERR_OK) {
         refuse(s, &e);
     } else if (!s->parked) {
         begin(s);
@@ -538,10 +594,11 @@ static enum err_code parse(struct infer_state *s, struct err *e)
         return e->code;
     }
     if (s->oip.id.n > 0 && !s->id_given) {
-        if (s->oip.id.n > ID_MAX || !printable(s->oip.id)) {
-            return err_set(e, ERR_INVALID, "id has 1 to %d printable characters", ID_MAX);
+        if (s->oip.id.n > REQUEST_ID_MAX || !printable(s->oip.id)) {
+            return err_set(e, ERR_INVALID, "id has 1 to %d printable characters", REQUEST_ID_MAX);
         }
         s->id = s->oip.id;
+        s->id_made = false;
         if (!s->has_user) {
             s->key = s->id;
             if (pick_and_choose(s, e) != ERR_OK) {
@@ -590,6 +647,8 @@ static enum err_code submit(struct infer_state *s, struct err *e)
 {
     s->infer.block = s->block;
     s->infer.class = s->class;
+    s->trace.origin.id = s->id;
+    s->infer.origin = &s->trace.origin;
     s->infer.done = on_done;
     if (sched_submit(s->sched, &s->infer, e) != ERR_OK) {
         return e->code;
@@ -611,6 +670,7 @@ static void on_complete(struct request *r)
         refuse(s, &e);
         return;
     }
+    s->trace.body_us = loop_now(r->x->loop);
     s->infer.deadline_us = deadline_of(s);
     series_key(s->series, shard_of(s), s->has_user ? hash64(s->key.p, s->key.n) | 1 : 0);
     if (submit(s, &e) != ERR_OK) {
@@ -673,6 +733,7 @@ static enum err_code move(struct infer_state *s, struct err *e)
     block_copy(to, at, s->sched, was, s->block_bytes);
     sched_release(s->sched, s->class, s->admitted);
     s->spoiled = s->arm == ARM_CANARY;
+    s->trace.moved_from = s->version;
     s->sched = to;
     s->version = p.version->number;
     s->predictor = (struct predictor){p.version->prediction, p.version->labels, p.version->n_labels};
@@ -773,7 +834,7 @@ static void answer(struct infer_state *s, const struct infer_result *res)
 
     http_reply_begin(x, 200, NULL);
     if (oip_write(http_reply_body(x), &s->oip, &reply, res->job, &json_bytes, &e) != ERR_OK) {
-        refuse(s, &e);
+        refuse_after(s, &e, res);
         return;
     }
     http_reply_header(x, "Content-Type", json_bytes ? STR("application/octet-stream") : STR("application/json"));
@@ -790,8 +851,10 @@ static void answer(struct infer_state *s, const struct infer_result *res)
         goal_output(s->r->plane, s->model, s->series, hash64(s->key.p, s->key.n), sched_info(s->sched), res->job);
     }
     check_outputs(s, res->job);
+    arrivals_ran(s->arrivals, shard_of(s), res->compute_ns, res->job->stalled_ns, res->job->joined);
     count_end(s, ERR_OK, res->queue_ns, res->compute_ns);
     http_reply_end(x);
+    trace_over(s, &res->job->err, res);
     capture(s, res->job);
     offer(s, res);
 }
@@ -806,7 +869,7 @@ static void on_done(struct infer *in, const struct infer_result *res)
         return;
     }
     if (res->moved || res->job->err.code != ERR_OK) {
-        refuse(s, &e);
+        refuse_after(s, &e, res);
     } else {
         answer(s, res);
     }
@@ -815,6 +878,7 @@ static void on_done(struct infer *in, const struct infer_result *res)
 void infer_finished(struct request *r)
 {
     struct infer_state *s = r->state;
+    struct err left;
 
     if (!s) {
         return;
@@ -825,6 +889,10 @@ void infer_finished(struct request *r)
         sched_cancel(&s->infer);
     }
     count_end(s, ERR_CANCELLED, 0, 0);
+    if (!r->x->replied || r->x->gone) {
+        err_set(&left, ERR_CANCELLED, "the client went away before it had its answer, or what it sent broke off");
+        trace_over(s, &left, NULL);
+    }
     let_go(s);
 }
 

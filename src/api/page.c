@@ -168,7 +168,9 @@ static void put_time_cell(struct buf *b, double seconds, uint64_t n)
 static void put_worker_cell(struct buf *b, const struct version *v)
 {
     BUF_LIT(b, "<td>");
-    if (v->model->family->place == PLACE_INLINE) {
+    if (place_is_far(version_place(v))) {
+        buf_addz(b, v->state == VERSION_READY ? "far side up" : "far side away");
+    } else if (version_place(v) == PLACE_INLINE) {
         BUF_LIT(b, "in process");
     } else if (v->pool) {
         unsigned up = atomic_load_explicit(&pool_shared(v->pool)->instances_up, memory_order_relaxed);

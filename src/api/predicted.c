@@ -7,7 +7,7 @@
 #include <stdio.h>
 
 #include "api/data.h"
-#include "api/oip.h"
+#include "api/number.h"
 
 static const struct tensor *find(const struct predictor *p, const struct job_result *r)
 {
@@ -50,25 +50,6 @@ static struct str text_at(const uint8_t *p, uint64_t len, uint64_t element)
             return (struct str){(const char *)p + at, n};
         }
         at += n;
-    }
-}
-
-static double score_at(const uint8_t *p, uint8_t dtype, uint64_t i)
-{
-    float f;
-    double d;
-    uint16_t h;
-
-    switch (dtype) {
-    case DTYPE_FP32:
-        memcpy(&f, p + 4 * i, 4);
-        return (double)f;
-    case DTYPE_FP64:
-        memcpy(&d, p + 8 * i, 8);
-        return d;
-    default:
-        memcpy(&h, p + 2 * i, 2);
-        return (double)(dtype == DTYPE_FP16 ? fp16_to_f32(h) : bf16_to_f32(h));
     }
 }
 
@@ -115,7 +96,7 @@ struct str predicted_class(const struct predictor *p, const struct job_result *r
     }
     width = t->rank == 0 ? 1 : (uint64_t)t->dim[t->rank - 1];
     for (uint64_t i = 0; i < width; i++) {
-        double s = score_at(at, t->dtype, row * per_row + i);
+        double s = number_at(at, t->dtype, row * per_row + i);
 
         if (i == 0 || s > most) {
             most = s;

@@ -8,7 +8,7 @@
 
 #include <stdlib.h>
 
-#include "api/oip.h"
+#include "api/number.h"
 #include "base/clock.h"
 
 #define KEEP_BYTES (1u << 20) /* of memory that a copy keeps when it is over */
@@ -155,41 +155,9 @@ static size_t read_numbers(const struct tensor *t, const uint8_t *p, double *out
     uint32_t size = dtype_size((enum dtype)t->dtype);
     size_t n = size > 0 ? (size_t)MIN(t->len / size, (uint64_t)DIFF_ELEMENTS) : 0;
 
-#define READ(type, expression)                    \
-    for (size_t i = 0; i < n; i++) {              \
-        type v;                                   \
-        memcpy(&v, p + i * sizeof(v), sizeof(v)); \
-        out[i] = (double)(expression);            \
-    }                                             \
-    break
-    switch (t->dtype) {
-    case DTYPE_BOOL:
-    case DTYPE_UINT8:
-        READ(uint8_t, v);
-    case DTYPE_UINT16:
-        READ(uint16_t, v);
-    case DTYPE_UINT32:
-        READ(uint32_t, v);
-    case DTYPE_UINT64:
-        READ(uint64_t, v);
-    case DTYPE_INT8:
-        READ(int8_t, v);
-    case DTYPE_INT16:
-        READ(int16_t, v);
-    case DTYPE_INT32:
-        READ(int32_t, v);
-    case DTYPE_INT64:
-        READ(int64_t, v);
-    case DTYPE_FP16:
-        READ(uint16_t, fp16_to_f32(v));
-    case DTYPE_BF16:
-        READ(uint16_t, bf16_to_f32(v));
-    case DTYPE_FP32:
-        READ(float, v);
-    default:
-        READ(double, v);
+    for (size_t i = 0; i < n; i++) {
+        out[i] = number_at(p, t->dtype, i);
     }
-#undef READ
     return n;
 }
 

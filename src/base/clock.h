@@ -13,6 +13,7 @@ uint64_t clock_ns(void); /* the same in nanoseconds */
 uint64_t clock_thread_ns(void);
 uint64_t clock_process_ns(void);
 int64_t clock_wall_ms(void); /* milliseconds since 1970, UTC */
+int64_t clock_wall_us(void); /* the same in microseconds */
 #define CLOCK_TEXT 32
 /* "2026-11-23T21:40:31.123Z" */
 void clock_text(char out[CLOCK_TEXT], int64_t wall_ms);

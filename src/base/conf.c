@@ -457,6 +457,28 @@ bool parse_share(struct str s, uint64_t *bp)
     return str_u64(number, &whole) && ck_mul(whole, 100, &whole) && ck_add(whole, part, bp);
 }
 
+bool parse_decimal(struct str s, uint64_t *millionths)
+{
+    const char *dot = s.n ? memchr(s.p, '.', s.n) : NULL;
+    uint64_t whole, part = 0, out;
+    struct str number = s;
+    if (dot) {
+        struct str after = {dot + 1, (size_t)(s.p + s.n - dot - 1)};
+        if (after.n > 6 || !str_u64(after, &part)) {
+            return false;
+        }
+        for (size_t i = after.n; i < 6; i++) {
+            part *= 10;
+        }
+        number.n = (size_t)(dot - s.p);
+    }
+    if (!str_u64(number, &whole) || !ck_mul(whole, 1000000, &whole) || !ck_add(whole, part, &out)) {
+        return false;
+    }
+    *millionths = out;
+    return true;
+}
+
 /* A bound in the row's own unit. */
 static void value_text(enum setting_type type, uint64_t v, char out[40])
 {
@@ -469,6 +491,10 @@ static void value_text(enum setting_type type, uint64_t v, char out[40])
         } else {
             snprintf(out, 40, "%llu.%02llu%%", (unsigned long long)(v / 100), (unsigned long long)(v % 100));
         }
+        return;
+    }
+    if (type == SET_DECIMAL) {
+        snprintf(out, 40, "%.10g", (double)v / 1e6);
         return;
     }
     if (type != SET_BYTES && type != SET_DURATION) {
@@ -549,6 +575,9 @@ static bool value_parse(const struct setting *row, const char *text, struct valu
         break;
     case SET_SHARE:
         want = parse_share(s, &out->number) ? NULL : "a share such as 5% or 12.25%";
+        break;
+    case SET_DECIMAL:
+        want = parse_decimal(s, &out->number) ? NULL : "a number such as 60 or 0.0043 (at most six decimals)";
         break;
     case SET_STRING:
         out->number = s.n;

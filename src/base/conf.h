@@ -44,6 +44,7 @@ enum setting_type {
     SET_SHARE,    /* uint64_t basis points: 5%, 0.5%, 12.25% (at most two decimals) */
     SET_STRING,   /* char *, heap; min/max bound its length */
     SET_ENUM,     /* int: the index of the word in `words` */
+    SET_DECIMAL,  /* uint64_t millionths: 60, 0.0043 (at most six decimals) */
 };
 struct setting {
     const char *name; /* its key in the map; "batch.max": the key max of a map under the key batch */
@@ -69,5 +70,6 @@ void settings_done(const struct setting *table, size_t n, void *into); /* frees 
 bool parse_bytes(struct str s, uint64_t *out);
 bool parse_duration(struct str s, uint64_t *us);
 bool parse_share(struct str s, uint64_t *bp);
+bool parse_decimal(struct str s, uint64_t *millionths);
 
 #endif

@@ -11,6 +11,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/base.h"
+
 struct err_row {
     int http;
     int grpc;
@@ -151,4 +153,15 @@ enum err_code err_from_http(int status)
         return ERR_OK;
     }
     return status >= 400 && status < 500 ? ERR_INVALID : ERR_INTERNAL;
+}
+
+bool err_from_name(struct str name, enum err_code *out)
+{
+    for (size_t i = 0; i < ERR_COUNT_; i++) {
+        if (str_is(name, rows[i].name)) {
+            *out = (enum err_code)i;
+            return true;
+        }
+    }
+    return false;
 }

@@ -10,6 +10,7 @@
 #define WEIR_BASE_ERR_H
 
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 
 #define MUST_USE __attribute__((warn_unused_result))
@@ -66,5 +67,8 @@ const char *err_name(enum err_code code); /* "not_found", for logs, metrics and 
 /* The code a client of ours gets back from a status: the first row with that HTTP status, else INTERNAL (5xx) or
  * INVALID (4xx). */
 enum err_code err_from_http(int status);
+struct str;
+/* The code of a name as err_name gives it, in the header X-Weir-Error of a reply say; false: there is no such. */
+bool err_from_name(struct str name, enum err_code *out);
 
 #endif

@@ -28,6 +28,7 @@ static const struct opt_row serve_options[] = {
     {"data", 0, OPT_TEXT, "DIR", "folder for the store and the artifacts (default weir-data)"},
     {"listen", 0, OPT_TEXT, "ADDR", "inference address, HOST:PORT or unix:/PATH (default 127.0.0.1:8000)"},
     {"admin", 0, OPT_TEXT, "ADDR", "management address, HOST:PORT or unix:/PATH (default 127.0.0.1:8009)"},
+    {"role", 0, OPT_TEXT, "ROLE", "server, or inference: takes versions and jobs from gateways"},
     {"parent-fd", 0, OPT_NUMBER, "N", "end when this open descriptor reads end-of-file (for libraries)"},
 };
 static const struct opt_row push_options[] = {
@@ -99,6 +100,17 @@ static const struct opt_row capture_options[] = {
     {"export", 0, OPT_FLAG, NULL, "print what was captured: one line of JSON an answer, or feedback, oldest first"},
     {"since", 0, OPT_DURATION, "TIME", "--export: only what is not older (1d, 30m)"},
     {"limit", 0, OPT_COUNT, "N", "--export: at most N lines"},
+};
+static const struct opt_row trace_options[] = {
+    {"slow", 0, OPT_FLAG, NULL, "list the last requests that were slow"},
+    {"errors", 0, OPT_FLAG, NULL, "list the last ones that failed"},
+    {"limit", 0, OPT_COUNT, "N", "--slow, --errors: how many (default 20)"},
+};
+static const struct opt_row advise_options[] = {
+    {"prices", 0, OPT_TEXT, "FILE", "the price table (default: presets, which --print-prices shows)"},
+    {"print-prices", 0, OPT_FLAG, NULL, "print the presets as YAML, to be edited"},
+    {"profile", 0, OPT_TEXT, "FILE|-", "a recorded profile instead of the running server's"},
+    {"record", 0, OPT_FLAG, NULL, "print the server's profile, to be kept"},
 };
 static const struct opt_row doctor_options[] = {
     {"data", 0, OPT_TEXT, "DIR", "the folder that the server will use (default weir-data)"},
@@ -203,6 +215,23 @@ static const struct command commands[] = {
      "Prints what is captured of NAME (capture: in weir.yaml), what became of it, and the segments that hold it.\n"
      "With --export: the captured requests, their answers and the feedback on them.\n",
      ROWS(capture_options), 1, 1, true, capture_run},
+    {"trace", "[ID|NAME]", "where the time of a request went, and why this version",
+     "Prints what the request ID (its X-Request-Id, or its W3C trace's) met in each server that it went through: the\n"
+     "queue, the run, the network; on which host, which version, and why that one; and which hop failed.\n"
+     "Kept are requests that failed, were slow, asked for it (traceparent with the sampled flag, or X-Weir-Trace: 1),\n"
+     "and a share of the rest. --server takes several addresses here, with commas: those of all servers on the way.\n"
+     "With --slow or --errors: the last ones, of the model NAME or of all.\n",
+     ROWS(trace_options), 0, 1, true, trace_run},
+    {"advise", "", "keep the models in one server, or make one a service of its own?",
+     "Reckons from what the server has measured (arrivals and how they come in bursts, service times, memory, deaths,\n"
+     "changes) and from a price table what each family costs a month where it is and as a service of its own, how "
+     "long\n"
+     "its slowest hundredth of answers takes in both places at 1, 2 and 10 times the load of the busiest minute, and "
+     "who\n"
+     "else suffers when it has a burst; and says keep or promote, and why. Only the numbers decide: the rules and "
+     "their\n"
+     "thresholds are rows of the price table (weir advise --print-prices).\n",
+     ROWS(advise_options), 0, 0, true, advise_run},
     {"doctor", "", "check this machine, and the server if one answers",
      "Checks the machine, the kernel, the runtimes, the data folder and the ports, asks a running server for its own\n"
      "checks, and says how to mend what fails. Exit status 1 if a check fails.\n",
@@ -435,8 +464,10 @@ static enum err_code prepare(struct cli *c, struct err *e)
     }
     c->server_named = server != NULL;
     server = server ? server : DEFAULT_SERVER;
-    bool bare = !strstr(server, "://") && strncmp(server, "unix:", 5) != 0;
-    c->server = xasprintf("%s%s", bare ? "http://" : "", server);
+    c->servers = server;
+    struct str first = {server, c->args.command->fn == trace_run ? strcspn(server, ",") : strlen(server)};
+    bool bare = !memmem(first.p, first.n, "://", 3) && strncmp(server, "unix:", 5) != 0;
+    c->server = xasprintf("%s" STR_FMT, bare ? "http://" : "", STR_ARG(first));
     enum err_code rc = http_client_new(&c->admin, str_of(c->server), e);
     if (rc == ERR_OK && token) {
         rc = read_token(c, token, e);

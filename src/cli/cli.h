@@ -22,13 +22,14 @@
 struct cli {
     struct args args;
     bool json;
-    bool screen;        /* standard output is a terminal that can be drawn on, */
-    bool tty;           /* and shows colours, */
-    bool utf8;          /* and UTF-8, by its locale */
-    bool err_tty;       /* standard error is one */
-    char *server;       /* admin URL */
-    bool server_named;  /* by option or environment */
-    struct buf headers; /* Authorization, where there is a token */
+    bool screen;         /* standard output is a terminal that can be drawn on, */
+    bool tty;            /* and shows colours, */
+    bool utf8;           /* and UTF-8, by its locale */
+    bool err_tty;        /* standard error is one */
+    char *server;        /* admin URL */
+    const char *servers; /* what was given: of several, c->server is the first */
+    bool server_named;   /* by option or environment */
+    struct buf headers;  /* Authorization, where there is a token */
     struct http_client *admin;
     struct http_answer answer; /* of the last admin call */
     struct buf out;            /* what will be printed; flushed by cli_flush and at the end */
@@ -79,6 +80,8 @@ int shadow_run(struct cli *c);
 int backtest_run(struct cli *c);
 int history_run(struct cli *c);
 int capture_run(struct cli *c);
+int trace_run(struct cli *c);
+int advise_run(struct cli *c);
 int doctor_run(struct cli *c);
 
 #endif

@@ -47,7 +47,7 @@ static void version_row(struct table *t, yyjson_val *model, yyjson_val *v)
     table_put(t, serving && strcmp(serving, "none") != 0 ? serving : "-");
     table_put(t, get_text(v, "state"));
     table_put(t, get_text(model, "family"));
-    table_put(t, get_text(model, "place"));
+    table_put(t, get_text(v, "place") ? get_text(v, "place") : get_text(model, "place"));
     table_put(t, get_text(v, "backend"));
     show_memory(&t->text, v);
     table_cell(t);
@@ -208,6 +208,11 @@ static void version_text(struct cli *c, yyjson_val *v)
         if (get_flag(batch, "on")) {
             buf_addu(out, get_count(batch, "max"));
         }
+        BUF_LIT(out, "\n");
+    }
+    if (get_text(v, "far_side")) {
+        BUF_LIT(out, "    far side ");
+        show_textz(out, get_text(v, "far_side"));
         BUF_LIT(out, "\n");
     }
     yyjson_arr_foreach(yyjson_obj_get(v, "workers"), i, max, w)

@@ -25,11 +25,12 @@
 #define IOV_STEP 64            /* pieces handed to one sendmsg */
 
 struct http_client {
-    char *url;   /* as given, for messages */
-    char *where; /* for addr_parse */
-    char *host;  /* the Host field */
-    int fd;      /* -1: not connected */
-    bool used;   /* this connection has carried a reply */
+    char *url;      /* as given, for messages */
+    char *where;    /* for addr_parse */
+    char *host;     /* the Host field */
+    struct addr at; /* len > 0: instead of where */
+    int fd;         /* -1: not connected */
+    bool used;      /* this connection has carried a reply */
     struct buf head;
     struct reply reply;
     char in[IN_SIZE];
@@ -169,6 +170,12 @@ static void disconnect(struct http_client *c)
     c->used = false;
 }
 
+void http_client_at(struct http_client *c, const struct addr *at)
+{
+    disconnect(c);
+    c->at = *at;
+}
+
 void http_client_free(struct http_client *c)
 {
     if (!c) {
@@ -221,8 +228,8 @@ static enum err_code wait_for(struct http_client *c, const struct call *k, short
 
 static enum err_code reconnect(struct http_client *c, const struct call *k, struct err *e)
 {
-    struct addr a;
-    enum err_code rc = addr_parse(&a, str_of(c->where), true, e);
+    struct addr a = c->at;
+    enum err_code rc = a.len > 0 ? ERR_OK : addr_parse(&a, str_of(c->where), true, e);
     if (rc != ERR_OK) {
         return rc;
     }

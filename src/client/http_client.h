@@ -33,6 +33,8 @@ struct http_source {
 
 /* url: "http://host:port" or "unix:/path"; a path behind it is an error. Does not connect yet. */
 enum err_code http_client_new(struct http_client **out, struct str url, struct err *e) MUST_USE;
+/* From now on connects there, whatever the URL's host resolves to; Host stays the URL's. */
+void http_client_at(struct http_client *c, const struct addr *at);
 void http_client_free(struct http_client *c);
 AUTO_DEFINE(http_client)
 /* headers: "Name: value\r\n" lines or empty. body: iov (may be NULL). The answer's buffers are cleared first. Limits:

@@ -17,6 +17,7 @@
 #include <yyjson.h>
 
 #include "base/json.h"
+#include "base/traceparent.h"
 #include "client/http_client.h"
 #include "client/spawn.h"
 #include "inference/tensor.h"
@@ -190,6 +191,17 @@ static enum err_code add_header(struct buf *out, const char *name, const char *w
     return ERR_OK;
 }
 
+/* As version 00, whatever stands behind a later one's known fields. */
+static void add_traceparent(struct buf *out, const char *z)
+{
+    struct trace_context t;
+    char text[TRACEPARENT_LEN + 1];
+    if (z && traceparent_read(&t, str_of(z))) {
+        traceparent_write(text, &t);
+        buf_addf(out, "traceparent: %s\r\n", text);
+    }
+}
+
 static void add_model(struct buf *out, const char *model)
 {
     BUF_LIT(out, "/v2/models/");
@@ -330,6 +342,7 @@ static enum err_code request_make(struct request *q, const char *model, const st
     if (rc == ERR_OK && call->user) {
         rc = add_header(&q->headers, "X-Weir-User", "user key", call->user, e);
     }
+    add_traceparent(&q->headers, call->traceparent);
     BUF_LIT(&q->json, "\"parameters\":{\"binary_data_output\":true");
     if (call->timeout_us) {
         buf_addf(&q->json, ",\"timeout\":%" PRIu64, call->timeout_us);

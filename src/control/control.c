@@ -8,13 +8,17 @@
 #include "base/log.h"
 #include "control/control_priv.h"
 
+#define FAR_AGAIN_US SECONDS(15)
+
 const char *const version_state_names[] = {"registered", "loading", "ready", "degraded", "failed", "cold"};
 
-static const char *const place_words[] = {"worker", "inline", NULL};
 static const char *const load_words[] = {"eager", "lazy", NULL};
 const struct setting family_settings[] = {
-    {"place", SET_ENUM, offsetof(struct family, place), "worker", 0, 0, place_words,
-     "where its models run: worker (a sandboxed process) or inline (trusted tiny models)"},
+    {"place", SET_STRING, offsetof(struct family, place_text), "worker", 1, 300, NULL,
+     "where its models run: worker (a sandboxed process), inline (trusted tiny models), http://HOST:PORT (a server of "
+     "the Open Inference Protocol), weir://HOST:PORT (a Weir in the inference role)"},
+    {"token_file", SET_STRING, offsetof(struct family, token_file), NULL, 1, 1000, NULL,
+     "weir://: file with the far side's admin token"},
     {"instances", SET_U64, offsetof(struct family, instances), "1", 1, INSTANCES_MAX, NULL,
      "processes of each version"},
     {"threads", SET_U64, offsetof(struct family, threads), "0", 0, 256, NULL,
@@ -206,6 +210,7 @@ void version_free(struct version *v)
         return;
     }
     budget_gone(&v->model->control->budget, &v->claim);
+    upstream_done(v);
     for (size_t i = 0; i < v->n_labels; i++) {
         free(v->labels[i]);
     }
@@ -237,6 +242,9 @@ static bool is_wanted(const struct version *v)
     const struct model *m = v->model;
     int64_t n = v->row.number;
 
+    if (control_inference(m->control)) {
+        return version_held(v);
+    }
     return n == m->row.stable || n == m->row.previous || (rollout_running(m) && n == m->rollout.canary) ||
            v == model_newest(m) || v->claims > 0 || version_in_shadow(v);
 }
@@ -324,6 +332,22 @@ static void version_look(struct version *v, bool *changed)
     }
 }
 
+/* A version whose far side was away is tried again now and then, wanted by somebody or not. */
+static void far_sides_try(struct control *c, uint64_t now)
+{
+    for (size_t i = 0; i < c->n_models; i++) {
+        for (size_t k = 0; k < c->models[i]->n_versions; k++) {
+            struct version *v = c->models[i]->versions[k];
+
+            if (v->state == VERSION_COLD && !v->pool && v->why.code == ERR_UNAVAILABLE &&
+                place_is_far(version_place(v)) && is_wanted(v) && now > v->load_began_us + FAR_AGAIN_US &&
+                !c->stopping) {
+                version_load(v, false, ignore, NULL);
+            }
+        }
+    }
+}
+
 static void on_tick(struct timer *t)
 {
     struct control *c = CONTAINER_OF(t, struct control, tick);
@@ -331,6 +355,9 @@ static void on_tick(struct timer *t)
     bool changed = false;
 
     for (size_t i = 0; i < c->n_models; i++) {
+        if (c->models[i]->arrivals) {
+            arrivals_look(c->models[i]->arrivals, now);
+        }
         for (size_t k = 0; k < c->models[i]->n_versions; k++) {
             version_look(c->models[i]->versions[k], &changed);
             memory_look(c->models[i]->versions[k], now);
@@ -339,6 +366,8 @@ static void on_tick(struct timer *t)
     if (changed) {
         control_publish(c);
     }
+    far_sides_try(c, now);
+    holds_look(c);
     control_retirees_look(c);
     timer_set(c->loop, &c->tick, now + SECONDS(1));
 }
@@ -545,6 +574,7 @@ void control_free(struct control *c)
         free(m->evidence);
         free(m->holds);
         free(m->feedback);
+        arrivals_free(m->arrivals);
         free(m->versions);
         free(m);
     }

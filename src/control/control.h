@@ -35,11 +35,19 @@ struct capture_rule {
     uint64_t sample;                 /* basis points of the answers; 0: none */
     char redact[CAPTURE_REDACT_MAX]; /* names, each ended by a NUL; an empty one ends the list */
 };
-enum place { PLACE_WORKER, PLACE_INLINE };
+enum place {
+    PLACE_WORKER, /* a sandboxed process */
+    PLACE_INLINE, /* the server's own */
+    PLACE_HTTP,   /* another server that speaks the Open Inference Protocol */
+    PLACE_WEIR,   /* a Weir in the inference role, which is given the version */
+};
+bool place_is_far(enum place place);
 enum load_when { LOAD_EAGER, LOAD_LAZY };
 struct family {
     char name[NAME_MAX_LEN + 1];
-    int place;
+    char *place_text; /* "worker", "inline", "http://HOST:PORT", "weir://HOST:PORT" */
+    int place;        /* enum place: family_place makes it of the text */
+    char *token_file; /* weir://: of the far side's admin token; NULL: it has none */
     uint64_t instances;
     uint64_t threads;                                 /* within one run; 0: measured at the load */
     uint64_t batch_max, batch_delay_us, batch_slo_us; /* see inference/batcher.h */
@@ -55,6 +63,8 @@ struct family {
 };
 extern const struct setting family_settings[];
 extern const size_t n_family_settings;
+/* Reads place_text. ERR_INVALID; ERR_UNIMPLEMENTED: a scheme that comes later. */
+enum err_code family_place(struct family *f, struct err *e) MUST_USE;
 
 struct model;
 struct control_ops { /* what house.c knows and control must not: engines by place */
@@ -83,6 +93,7 @@ struct control_spec {
     bool strict;             /* sandbox: required */
     uint64_t memory;         /* budget of host memory for loaded versions; 0: four fifths of what the machine has */
     const char *import_root; /* folder under which "path" pushes are allowed, or NULL */
+    uint64_t hold_us;        /* > 0: the inference role; so long a version stays in memory that no gateway asks for */
 };
 enum err_code control_new(struct control **out, const struct control_spec *spec, struct err *e) MUST_USE;
 /* Reads the store, loads what was loaded. `ready` is called once when every model's serving versions are ready or have
@@ -116,6 +127,7 @@ struct version {
     double load_ms;
     char **labels; /* of model.yaml */
     size_t n_labels;
+    struct far_place upstream;                        /* of model.yaml; url NULL: none. Its strings are the version's */
     uint64_t batch_max, batch_delay_us, batch_slo_us; /* of model.yaml's batch, or the family's */
     char prediction_output[TENSOR_NAME_MAX + 1];      /* of model.yaml; "": guessed */
     int prediction;                                   /* output port; -1: none */
@@ -126,6 +138,7 @@ struct version {
     bool pushing;           /* not registered yet */
     bool refused;           /* its push: it is freed with its pool, */
     bool own_model;         /* and the model goes with it */
+    uint64_t held_until_us; /* inference role: by a gateway */
     unsigned claims;        /* rollouts of it that are about to start: it stays loaded */
     struct waiter *waiters; /* who waits for ready or failed */
     uint64_t load_began_us;
@@ -155,7 +168,9 @@ struct model {
     struct shadow_row shadow_row; /* version 0: none runs */
     struct hold_row *holds;       /* artifacts of it that did harm */
     size_t n_holds;
-    _Atomic uint64_t *feedback; /* by enum feedback_result, since the server started, by connection threads; or NULL */
+    _Atomic uint64_t *feedback;  /* by enum feedback_result, since the server started, by connection threads; or NULL */
+    struct arrivals *arrivals;   /* since the server started, or the model; NULL until it is published */
+    uint64_t deaths, own_deaths; /* of instances of pools that are closed */
     /* private to control */
     struct control *control;
     struct change *changing, *next_change; /* a change that is being written, and those behind it */
@@ -173,6 +188,9 @@ size_t control_models(const struct control *c,
                       struct model *const **out); /* in order of registration; valid until the next event */
 struct model *control_model(const struct control *c, struct str name);
 struct version *model_version(const struct model *m, int64_t number);
+/* Where it runs: its upstream's place, else its family's; as a person wrote it. */
+enum place version_place(const struct version *v);
+const char *version_place_name(const struct version *v);
 const char *version_serving(const struct version *v); /* "stable", "canary", "previous", "none" */
 bool rollout_running(const struct model *m);
 bool rollout_soaking(const struct model *m);
@@ -245,6 +263,14 @@ struct rollback_result {
  * ERR_CONFLICT: nothing to roll back. Wins over a change in progress. */
 void control_rollback(struct control *c, struct str model, struct str actor, bool abort_only,
                       void (*done)(void *ctx, const struct rollback_result *r, const struct err *e), void *ctx);
+
+/* ---- the inference role: routing and rollouts are the gateways' matter ---- */
+bool control_inference(const struct control *c);
+uint64_t control_hold_us(const struct control *c);
+/* Loads the version with this artifact and keeps it for hold_us from now (and from the end of the load). done() gets
+ * its number here. ERR_NOT_FOUND: it has to be pushed first; ERR_CONFLICT: this is no inference role. */
+void control_hold(struct control *c, struct str model, struct str digest,
+                  void (*done)(void *ctx, int64_t number, const struct err *e), void *ctx);
 
 /* ---- shadows ---- */
 bool shadow_running(const struct model *m);

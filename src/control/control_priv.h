@@ -47,6 +47,20 @@ void model_reconcile(struct model *m);
 bool version_in_rollout(const struct version *v); /* an arm of a running one, or of one that is about to start */
 void control_check_ready(struct control *c);
 
+/* ---- place.c ---- */
+#define BACKEND_UPSTREAM "upstream" /* of a version that is a model.yaml and no model */
+/* Takes `upstream` out of model.yaml (NULL: there is none). ERR_INVALID, ERR_UNIMPLEMENTED; ERR_REFUSED: there is
+ * neither a model nor a place that has it. */
+enum err_code upstream_read(struct version *v, const struct conf *y, struct err *e) MUST_USE;
+void upstream_done(struct version *v);
+/* True, and where: it runs on another server. The strings are the version's, its family's, and number. */
+bool version_far(const struct version *v, struct far_place *out, char number[24]);
+
+/* ---- hold.c ---- */
+bool version_held(const struct version *v);
+void version_hold(struct version *v); /* from now on, as if a gateway had asked for it */
+void holds_look(struct control *c);   /* once in a while */
+
 /* ---- publish.c ---- */
 /* Builds a snapshot of everything and makes it the router's. What it was before is freed after a grace period. */
 void control_publish(struct control *c);

@@ -40,8 +40,8 @@
  * back.
  *
  * Moments. Slow answers that a few seconds of a busy machine explain convict nobody: what the candidate's worst moments
- * at a share have more than the others is left out of the evidence (moments.h). Where it would have failed with that, it
- * is under suspicion: `brief`.
+ * at a share have more than the others is left out of the evidence (moments.h). Where it would have failed with that,
+ * it is under suspicion: `brief`.
  *
  * Suspicion: the e-value of a guardrail stands above ln 2, or above a third of its limit, whichever is higher: more
  * requests will tell.

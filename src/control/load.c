@@ -109,9 +109,12 @@ static enum err_code take_yaml(struct version *v, struct str text, struct err *e
     v->batch_delay_us = v->model->family->batch_delay_us;
     v->batch_slo_us = v->model->family->batch_slo_us;
     if (text.n == 0) {
-        return ERR_OK;
+        return upstream_read(v, NULL, e);
     }
     if (conf_read_text(&y, "model.yaml", text, e) != ERR_OK) {
+        return e->code;
+    }
+    if (upstream_read(v, y, e) != ERR_OK) {
         return e->code;
     }
     n = conf_find(y->root, "labels");
@@ -187,13 +190,28 @@ static void on_ready(void *ctx, struct pool *p)
     control_check_ready(c);
 }
 
+/* The far side does not answer: that says nothing about the version, which is loaded as soon as it does. */
+static void far_away(struct version *v, const struct err *why)
+{
+    v->state = VERSION_COLD;
+    v->why = *why;
+    v->on_demand = false;
+    budget_leave(&v->model->control->budget, &v->claim);
+    log_warn("control", "a version's far side is away model=%s version=%lld reason=\"%s\"", v->model->row.name,
+             (long long)v->row.number, why->text);
+}
+
 static void on_failed(void *ctx, struct pool *p, const struct err *why)
 {
     struct version *v = ctx;
     struct control *c = v->model->control;
 
     (void)p;
-    fail(v, why);
+    if (place_is_far(version_place(v)) && why->code == ERR_UNAVAILABLE && !v->pushing) {
+        far_away(v, why);
+    } else {
+        fail(v, why);
+    }
     tell_waiters(v, why);
     if (!v->pushing) {
         control_publish(c);
@@ -226,13 +244,25 @@ static void on_sick(void *ctx, struct pool *p, const struct err *last)
 
 static void load_begin(struct version *v, bool evict);
 
+/* A model's deaths are told since the server started, whichever version it was. */
+static void keep_deaths(struct model *m, const struct pool *p)
+{
+    for (unsigned i = 0; i < pool_instances(p); i++) {
+        struct pool_instance one;
+
+        pool_instance(p, i, &one);
+        m->deaths += one.deaths;
+        m->own_deaths += one.own_deaths;
+    }
+}
+
 static void on_closed(void *ctx, struct pool *p)
 {
     struct version *v = ctx;
     struct control *c = v->model->control;
     struct err e;
 
-    (void)p;
+    keep_deaths(v->model, p);
     c->slot[v->slot] = NULL;
     c->pools--;
     v->slot = -1;
@@ -279,7 +309,7 @@ static unsigned threads_for(const struct control *c, const struct family *f)
     uint64_t executors = f->instances;
 
     for (size_t i = 0; i < VERSION_SLOTS; i++) {
-        if (c->slot[i] && c->slot[i]->model->family->place == PLACE_WORKER) {
+        if (c->slot[i] && version_place(c->slot[i]) == PLACE_WORKER) {
             executors += c->slot[i]->model->family->instances;
         }
     }
@@ -308,13 +338,16 @@ static enum err_code open_pool(struct version *v, int dirfd, struct err *e)
     struct model *m = v->model;
     struct control *c = m->control;
     const struct family *f = m->family;
-    const struct engine_ops *ops = c->spec.ops.engine(v->row.backend, (enum place)f->place);
-    char name[TENSOR_NAME_MAX + 1];
+    enum place place = version_place(v);
+    const struct engine_ops *ops = c->spec.ops.engine(v->row.backend, place);
+    char name[TENSOR_NAME_MAX + 1], number[24];
+    struct far_place far;
     struct pool_spec spec = {.name = name,
                              .backend = v->row.backend,
                              .library = c->spec.ops.library,
                              .dirfd = dirfd,
-                             .on_thread = f->place == PLACE_INLINE,
+                             .far = version_far(v, &far, number) ? &far : NULL,
+                             .on_thread = place == PLACE_INLINE,
                              .instances = (unsigned)f->instances,
                              .threads = (unsigned)f->threads,
                              .threads_max = threads_for(c, f),
@@ -323,7 +356,7 @@ static enum err_code open_pool(struct version *v, int dirfd, struct err *e)
                              .lane = lane_for(c, f->device),
                              .memory_max = memory_left(v),
                              .strict = c->spec.strict,
-                             .run_max_us = f->place == PLACE_INLINE ? f->inline_max_us : 0,
+                             .run_max_us = place == PLACE_INLINE ? f->inline_max_us : 0,
                              .queue_requests = f->queue_requests,
                              .queue_bytes = f->queue_bytes,
                              .timeout_us = f->timeout_us,

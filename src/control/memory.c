@@ -132,11 +132,15 @@ static enum claim_basis cost_of(const struct version *v, uint64_t bytes[BUDGET_D
     struct control *c = v->model->control;
     const struct family *f = v->model->family;
     const struct cost *known = map_get(&c->costs, str_of(v->row.digest));
-    uint64_t instances = f->place == PLACE_INLINE ? 1 : f->instances;
-    uint64_t weights = 2 * v->row.bytes, process = f->place == PLACE_INLINE ? 0 : PROCESS_BYTES;
+    enum place place = version_place(v);
+    uint64_t instances = place == PLACE_INLINE ? 1 : f->instances;
+    uint64_t weights = 2 * v->row.bytes, process = place == PLACE_INLINE ? 0 : PROCESS_BYTES;
     unsigned device = budget_device(&c->budget, f->device, BUDGET_NO_LIMIT);
 
     memset(bytes, 0, BUDGET_DEVICES * sizeof(bytes[0]));
+    if (place_is_far(place)) { /* it takes nothing here */
+        return CLAIM_CONFIGURED;
+    }
     bytes[BUDGET_HOST] = instances * (known ? known->bytes : weights + process);
     if (device != BUDGET_HOST) { /* there the family's memory is the GPU's; its size is known after the first load */
         if (v->info && v->info->device_total > 0) {
@@ -280,7 +284,7 @@ static uint64_t measured(const struct version *v)
     uint64_t most = 0;
     char path[40];
 
-    if (v->model->family->place == PLACE_INLINE) {
+    if (version_place(v) == PLACE_INLINE) {
         return v->info->memory;
     }
     for (unsigned i = 0; i < pool_instances(v->pool); i++) {

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Moments: what the counts grew by between two looks that are a moment apart, or what is open, and the largest of it. */
+/* Moments: what the counts grew by between two looks that are a moment apart, or what is open, and the largest of it.
+ */
 #include "control/moments.h"
 
 #include <string.h>

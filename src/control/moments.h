@@ -4,9 +4,9 @@
  * Versions that are alike are not alike for a second: a neighbour takes the processor of one worker process, a disk
  * stalls, a page of a model comes back from swap. Within such a moment all answers of one version are slow together,
  * and counted as independent events they would convict it. So of the candidate's slow answers at a share the
- * MOMENTS_WORST worst moments count for no more than the worst one behind them does: what convicts it must have happened
- * again and again, or go on. Where it always does, next to nothing is left out. Only the candidate's count becomes less
- * by that, so no false alarm can come from it.
+ * MOMENTS_WORST worst moments count for no more than the worst one behind them does: what convicts it must have
+ * happened again and again, or go on. Where it always does, next to nothing is left out. Only the candidate's count
+ * becomes less by that, so no false alarm can come from it.
  *
  * A moment has as many slow answers as were counted in it, or as many as are slow and still open at its end, if these
  * are more: where the candidate hangs and nobody can ask again, every moment is as bad as the first.
@@ -26,7 +26,7 @@ struct moments {
     uint64_t began_us; /* the moment that is going on; 0: none yet */
     struct moments_stratum {
         uint32_t share_bp;
-        uint64_t before[JUDGE_SLOW]; /* the candidate's slow answers when the moment began */
+        uint64_t before[JUDGE_SLOW];              /* the candidate's slow answers when the moment began */
         uint64_t worst[JUDGE_SLOW][MOMENTS_KEPT]; /* slow answers of each; in no order */
     } stratum[JUDGE_STRATA];
 };

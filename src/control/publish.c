@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/clock.h"
 #include "control/control_priv.h"
 
 /* ---- grace periods ---- */
@@ -206,6 +207,7 @@ static void route_version_fill(struct route_version *out, struct version *v)
                                   .slot = loaded ? v->slot : -1,
                                   .state = version_state_names[v->state],
                                   .cold = !loaded && version_at_hand(v),
+                                  .away = !loaded && place_is_far(version_place(v)) && v->why.code == ERR_UNAVAILABLE,
                                   .parked = &v->parked,
                                   .why = v->state == VERSION_FAILED ? xstrdup(v->why.text) : NULL,
                                   .info = loaded ? v->info : NULL,
@@ -255,6 +257,7 @@ static struct route *route_of(const struct model *m)
     t->queue_requests = m->family->queue_requests;
     t->capture = &m->family->capture;
     t->feedback = m->feedback;
+    t->arrivals = m->arrivals;
     if (t->canary >= 0 && (t->versions[t->canary].slot < 0 || !t->canary_series)) {
         t->canary = -1; /* it is not loaded (yet, after a restart): its share waits on the stable one */
     }
@@ -289,10 +292,12 @@ void control_publish(struct control *c)
 
         model_series(m);
         m->feedback = m->feedback ? m->feedback : xcalloc(FEEDBACK_RESULTS, sizeof(m->feedback[0]));
+        m->arrivals = m->arrivals ? m->arrivals : arrivals_new(c->spec.n_shards, clock_us());
         t = route_of(m);
         map_put(&s->routes, str_of(t->name), t);
-        if (m->row.stable != 0 &&
-            (t->stable < 0 || (t->versions[t->stable].slot < 0 && !t->versions[t->stable].cold))) {
+        if (m->row.stable != 0 && !control_inference(c) &&
+            (t->stable < 0 ||
+             (t->versions[t->stable].slot < 0 && (!t->versions[t->stable].cold || t->versions[t->stable].away)))) {
             s->ready = false;
         }
     }

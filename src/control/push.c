@@ -118,6 +118,10 @@ enum err_code push_begin(struct push **out, struct control *c, const struct push
     if (!family_for(c, spec->family, spec->model, e)) {
         return e->code;
     }
+    if (spec->rollout && control_inference(c)) {
+        return err_set(e, ERR_CONFLICT,
+                       "this server is in the inference role: rollouts are the gateways' matter, ask there");
+    }
     if (!spec->raw && (spec->head_bytes == 0 || spec->head_bytes > MANIFEST_BYTES_MAX)) {
         return err_set(e, ERR_INVALID, "a manifest has between 1 and %u bytes, not %llu", MANIFEST_BYTES_MAX,
                        (unsigned long long)spec->head_bytes);
@@ -417,6 +421,10 @@ static enum err_code detect_backend(const struct manifest *m, char out[16], stru
             return ERR_OK;
         }
     }
+    if (manifest_find(m, "model.yaml")) { /* on another server; which, is found out when it is loaded */
+        snprintf(out, 16, BACKEND_UPSTREAM);
+        return ERR_OK;
+    }
     return err_set(e, ERR_REFUSED, "no model in it: a version is a folder with model.onnx (or one such file)");
 }
 
@@ -428,9 +436,6 @@ static enum err_code make_version(struct push *p, struct err *e)
     if (detect_backend(&p->manifest, row.backend, e) != ERR_OK) {
         return e->code;
     }
-    if (!c->spec.ops.engine(row.backend, PLACE_WORKER)) {
-        return err_set(e, ERR_UNIMPLEMENTED, "models of backend '%s' are not part of this server yet", row.backend);
-    }
     if (p->own_model) {
         p->model = xcalloc(1, sizeof(*p->model));
         p->model->control = c;
@@ -438,6 +443,9 @@ static enum err_code make_version(struct push *p, struct err *e)
         p->model->row.created_ms = row.created_ms;
         snprintf(p->model->row.name, sizeof(p->model->row.name), "%s", p->name);
         snprintf(p->model->row.family, sizeof(p->model->row.family), "%s", p->model->family->name);
+    }
+    if (!c->spec.ops.engine(row.backend, (enum place)p->model->family->place)) {
+        return err_set(e, ERR_UNIMPLEMENTED, "models of backend '%s' are not part of this server yet", row.backend);
     }
     if (p->family[0] && strcmp(p->family, p->model->row.family) != 0) {
         return err_set(e, ERR_CONFLICT, "model '%s' is of family '%s'; its versions are too", p->name,
@@ -457,6 +465,7 @@ static enum err_code make_version(struct push *p, struct err *e)
     memcpy(row.digest, p->manifest.digest, sizeof(row.digest));
     p->version = version_new(c, p->model, &row);
     p->version->pushing = true;
+    version_hold(p->version); /* of the inference role: until the gateway that pushes it asks for it */
     p->result.number = row.number;
     return ERR_OK;
 }
@@ -485,6 +494,7 @@ static void on_finished(struct task *t)
         if (strcmp(v->row.digest, p->manifest.digest) == 0) {
             p->result.already = true;
             p->result.number = v->row.number;
+            version_hold(v);
             version_load(v, true, on_loaded_again, p);
             return;
         }

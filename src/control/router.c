@@ -91,29 +91,32 @@ static enum err_code not_ready(const struct route *t, const struct route_version
                    v->state);
 }
 
-static enum arm arm_of(const struct route *t, struct str key)
+static void pick_arm(const struct route *t, struct str key, struct pick *p)
 {
-    uint32_t bucket;
-
+    p->why = PICK_STABLE;
     if (t->fixed && t->canary < 0) {
-        return ARM_DIRECT;
+        p->arm = ARM_DIRECT;
+        return;
     }
+    p->arm = ARM_STABLE;
     if (t->canary < 0 || t->share_bp == 0) {
-        return ARM_STABLE;
+        return;
     }
-    bucket = assignment_bucket(t->salt, key);
-    if (bucket < t->share_bp) {
-        return ARM_CANARY;
+    p->why = PICK_BUCKET;
+    p->bucket = assignment_bucket(t->salt, key);
+    if (p->bucket < t->share_bp) {
+        p->arm = ARM_CANARY;
+    } else if (t->fixed && (p->bucket < EXPERIMENT_CONTROL || p->bucket >= EXPERIMENT_CONTROL + t->share_bp)) {
+        p->arm = ARM_DIRECT;
+        p->why = PICK_OUTSIDE;
     }
-    return !t->fixed || (bucket >= EXPERIMENT_CONTROL && bucket < EXPERIMENT_CONTROL + t->share_bp) ? ARM_STABLE
-                                                                                                    : ARM_DIRECT;
 }
 
 enum err_code router_pick(const struct router *r, struct str model, int64_t version, struct str key, struct pick *out,
                           struct err *e)
 {
     const struct route *t = router_find(r, model);
-    struct pick p = {.route = t, .arm = ARM_DIRECT};
+    struct pick p = {.route = t, .arm = ARM_DIRECT, .why = PICK_NAMED};
     int at = -1;
 
     out->cold = false;
@@ -129,7 +132,7 @@ enum err_code router_pick(const struct router *r, struct str model, int64_t vers
         }
         p.series = t->versions[at].series;
     } else {
-        p.arm = arm_of(t, key);
+        pick_arm(t, key, &p);
         p.rollout = t->canary >= 0 && p.arm != ARM_DIRECT;
         at = p.arm == ARM_CANARY ? t->canary : t->stable;
         p.series = p.arm == ARM_CANARY ? t->canary_series : t->stable_series;

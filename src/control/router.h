@@ -17,6 +17,7 @@
 
 #include "base/err.h"
 #include "base/map.h"
+#include "control/arrivals.h"
 #include "control/experiment.h"
 #include "control/series.h"
 #include "control/shadow.h"
@@ -43,6 +44,7 @@ struct route_version {
     int slot;                      /* of the loaded version; -1: registered, but not ready */
     const char *state;             /* "ready", "loading", "failed", "registered", "cold" */
     bool cold;                     /* not in memory, or just being loaded again: control_wake brings it back */
+    bool away;                     /* cold, for its far side does not answer: not ready, though it is tried on use */
     _Atomic uint32_t *parked;      /* requests that wait for it, of all threads; lives for ever */
     char *why;                     /* of a failure, or NULL */
     const struct model_info *info; /* NULL unless ready; lives as long as the version is loaded */
@@ -66,6 +68,7 @@ struct route {
     uint64_t timeout_us;        /* deadline of a request that names none */
     uint64_t queue_requests;    /* most that may wait for a cold version */
     _Atomic uint64_t *feedback; /* by enum feedback_result, of all threads; lives for ever */
+    struct arrivals *arrivals;  /* lives for ever */
     char salt[40];
     const struct capture_rule *capture;    /* of its family; lives for ever */
     bool fixed;                            /* an experiment is running, with arms of fixed ranges */
@@ -83,13 +86,22 @@ struct router {
     _Atomic(struct snapshot *) now;
 };
 
+/* Why it is this version. */
+enum pick_why {
+    PICK_NAMED,   /* the request names it */
+    PICK_STABLE,  /* no candidate takes traffic */
+    PICK_BUCKET,  /* a rollout runs: by the bucket of its key */
+    PICK_OUTSIDE, /* an experiment runs, and the bucket of its key is in neither arm */
+};
 struct pick {
     const struct route *route;
     const struct route_version *version;
     struct series *series; /* what this request is counted in */
     enum arm arm;
     bool rollout; /* a rollout is running and this request takes part */
-    bool cold;    /* ERR_UNAVAILABLE, but the version can be waited for; route and version are set */
+    enum pick_why why;
+    uint32_t bucket; /* of the key; PICK_BUCKET and PICK_OUTSIDE */
+    bool cold;       /* ERR_UNAVAILABLE, but the version can be waited for; route and version are set */
 };
 
 uint32_t assignment_bucket(const char *salt, struct str key); /* 0 … 9999 */

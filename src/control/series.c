@@ -10,6 +10,7 @@
 #include "base/clock.h"
 
 #define BREAKER 5u
+#define SLOW_FIRST 100u
 #define USER_BITS (1u << 18)
 
 struct series {
@@ -118,6 +119,21 @@ void series_end(struct series *s, unsigned part, enum err_code code, uint64_t la
         sketch_add(&p->queue, queue_ns);
         sketch_add(&p->compute, compute_ns);
     }
+}
+
+uint64_t series_slow_ns(struct series *s, unsigned part)
+{
+    struct series_part *p = &s->part[part];
+    uint64_t n = counter_get(&p->latency.count);
+
+    if (n < SLOW_FIRST) {
+        return UINT64_MAX;
+    }
+    if (n >= p->slow_next) {
+        p->slow_ns = (uint64_t)(sketch_quantile(&p->latency, .99) * 1e9);
+        p->slow_next = n + n / 4;
+    }
+    return p->slow_ns;
 }
 
 int series_class(struct series *s, unsigned part, struct str name)

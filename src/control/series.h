@@ -34,7 +34,8 @@ struct series_part {
     struct series_class classes[SERIES_CLASSES];
     _Atomic uint64_t classes_other;
     _Atomic uint64_t users[(1 << 18) / 64];
-    _Atomic uint64_t refs; /* requests of this thread that hold it */
+    _Atomic uint64_t refs;       /* requests of this thread that hold it */
+    uint64_t slow_ns, slow_next; /* of series_slow_ns; the part's thread's alone */
 };
 
 struct series;
@@ -56,6 +57,9 @@ void series_key(struct series *s, unsigned part, uint64_t key_hash);
 /* At the answer: code ERR_OK or why not; times in nanoseconds; queue and compute 0 if it did not come to that. */
 void series_end(struct series *s, unsigned part, enum err_code code, uint64_t latency_ns, uint64_t queue_ns,
                 uint64_t compute_ns);
+/* The p99 of the latencies that this part has counted, looked up again for every quarter more of them; UINT64_MAX while
+ * there are fewer than a hundred. */
+uint64_t series_slow_ns(struct series *s, unsigned part);
 /* A predicted class; returns its index among this part's classes, -1 for "other". */
 int series_class(struct series *s, unsigned part, struct str name);
 /* The name of an index that series_class returned. */

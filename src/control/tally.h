@@ -70,8 +70,8 @@ struct tally_answer {
 };
 void tally_label(struct tally *t, unsigned part, const struct tally_answer *a, bool wrong);
 void tally_reward(struct tally *t, unsigned part, const struct tally_answer *a, double reward); /* finite */
-/* Counts what has been open for too long, as answered and slow; and says how many of the candidate's there are just now.
- * Every quarter of a second or so, while a rollout runs. */
+/* Counts what has been open for too long, as answered and slow; and says how many of the candidate's there are just
+ * now. Every quarter of a second or so, while a rollout runs. */
 void tally_scan(struct tally *t, unsigned part, uint64_t now_us);
 
 #endif

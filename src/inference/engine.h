@@ -20,6 +20,7 @@
 #ifndef WEIR_INFERENCE_ENGINE_H
 #define WEIR_INFERENCE_ENGINE_H
 
+#include "base/base.h"
 #include "inference/batcher.h"
 #include "inference/tensor.h"
 #include "inference/window.h"
@@ -33,6 +34,18 @@ struct engine {
 struct port {
     const struct engine_ops *ops;
     struct engine *engine;
+    int pid; /* of the process that runs its jobs; 0: there is none of its own */
+    const char
+        *peer; /* address of the other server that gets them, "vision:8000"; valid until detach; NULL: none does */
+};
+
+/* The version as another server has it (places http:// and weir://). */
+struct far_place {
+    const char *url;        /* "http://triton:8000" */
+    const char *model;      /* its name there */
+    const char *version;    /* there; "": none is named */
+    const char *digest;     /* weir://: of the artifact, by which the other side finds its own number for it */
+    const char *token_file; /* weir://: of the other side's admin token; NULL: it has none */
 };
 
 /* What to open. Everything pointed at stays valid until gone(). */
@@ -46,11 +59,12 @@ struct engine_spec {
     unsigned threads;    /* intra-op threads a run; 0: measured, at most threads_max */
     unsigned threads_max;
     struct batch_rule batch;
-    uint64_t run_max_us; /* refuse a model whose warm run takes longer (inline); 0: no limit */
-    struct window *in;   /* where the jobs' inputs lie; only read by the engine */
-    uint64_t out_bytes;  /* size of a port's output space (stubs) */
-    uint64_t memory_max; /* bytes of memory of its own that the process may take (stubs); 0: no limit */
-    bool strict;         /* the sandbox must have all its walls, or the load fails (stubs) */
+    uint64_t run_max_us;         /* refuse a model whose warm run takes longer (inline); 0: no limit */
+    struct window *in;           /* where the jobs' inputs lie; only read by the engine */
+    uint64_t out_bytes;          /* size of a port's output space (stubs) */
+    uint64_t memory_max;         /* bytes of memory of its own that the process may take (stubs); 0: no limit */
+    const struct far_place *far; /* NULL: it is here */
+    bool strict;                 /* the sandbox must have all its walls, or the load fails (stubs) */
 };
 
 struct engine_end {
@@ -68,6 +82,14 @@ struct engine_host {
     void *ctx;
 };
 
+/* Whose request a job is: for engines that hand it on to another server, which they tell by X-Request-Id, traceparent
+ * and tracestate. */
+struct job_origin {
+    struct str id;           /* of the request: printable, at most 128 characters */
+    const char *traceparent; /* this server's span, base/traceparent.h: the parent of the other server's */
+    struct str tracestate;   /* n == 0: none */
+};
+
 #define JOB_SOLO 1u /* run alone: in no batch with others */
 struct job {
     uint64_t id;          /* the host's; unique among the port's open jobs */
@@ -75,6 +97,7 @@ struct job {
     uint64_t submit_us;   /* clock_us() when its request was queued: latency counts from here; 0: not said */
     uint64_t block;       /* offset of its struct job_block in the input window */
     uint32_t flags;
+    const struct job_origin *origin; /* valid during submit(): what is kept is copied; NULL: nobody waits for it */
 };
 
 struct job_result {

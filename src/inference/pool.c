@@ -31,6 +31,7 @@ struct pool {
     struct pool_spec spec;
     char backend[16];
     char *library;
+    struct far_place far; /* its strings are ours; spec.far says whether there is one */
     const struct engine_ops *ops;
     struct loop *loop;
     struct shard *const *shards;
@@ -66,6 +67,26 @@ struct message { /* to a shard and back */
 static void start(struct instance *in);
 static void begin_close(struct pool *p);
 
+/* ---- where it is ---- */
+
+static void far_copy(struct far_place *to, const struct far_place *from)
+{
+    to->url = xstrdup(from->url);
+    to->model = xstrdup(from->model);
+    to->version = xstrdup(from->version);
+    to->digest = xstrdup(from->digest ? from->digest : "");
+    to->token_file = from->token_file ? xstrdup(from->token_file) : NULL;
+}
+
+static void far_done(struct far_place *f)
+{
+    const char *const texts[] = {f->url, f->model, f->version, f->digest, f->token_file};
+
+    for (size_t i = 0; i < COUNT_OF(texts); i++) {
+        free((char *)(uintptr_t)texts[i]);
+    }
+}
+
 /* ---- the end of the pool ---- */
 
 static void on_closed(struct task *t)
@@ -84,6 +105,7 @@ static void on_closed(struct task *t)
     model_info_done(&p->shared->info);
     free(p->shared);
     free(p->library);
+    far_done(&p->far);
     free(p);
 }
 
@@ -371,6 +393,7 @@ static void start(struct instance *in)
                                .backend = p->backend,
                                .dirfd = p->spec.dirfd,
                                .library = p->library,
+                               .far = p->spec.far,
                                .ports = p->n_shards,
                                .device = p->spec.device,
                                .threads = p->spec.threads,
@@ -430,6 +453,10 @@ enum err_code pool_open(struct pool **out, const struct pool_spec *spec, const s
     p->spec.instances = spec->on_thread ? 1 : MIN(MAX(spec->instances, 1u), INSTANCES_MAX);
     p->spec.dirfd = fcntl(spec->dirfd, F_DUPFD_CLOEXEC, 3);
     p->library = spec->library ? xstrdup(spec->library) : NULL;
+    if (spec->far) {
+        far_copy(&p->far, spec->far);
+        p->spec.far = &p->far;
+    }
     p->ops = ops;
     p->loop = loop;
     p->shards = shards;
@@ -471,6 +498,7 @@ fail:
     }
     free(p->shared);
     free(p->library);
+    far_done(&p->far);
     free(p);
     return e ? e->code : ERR_UNAVAILABLE;
 }

@@ -17,13 +17,14 @@ struct pool;
 struct pool_spec {
     const char *name; /* "intent/2" */
     const char *backend;
-    const char *library;      /* may be NULL */
-    int dirfd;                /* duplicated */
-    bool on_thread;           /* the engine runs on the connection threads themselves (inline) */
-    unsigned instances;       /* 1 … INSTANCES_MAX; 1 if on_thread */
-    const char *device;       /* "cpu", "cuda:0"; NULL: cpu */
-    struct device_lane *lane; /* of the device; NULL: none (the processor) */
-    unsigned threads;         /* 0: measured */
+    const char *library;         /* may be NULL */
+    int dirfd;                   /* duplicated */
+    const struct far_place *far; /* copied; NULL: it is here */
+    bool on_thread;              /* the engine runs on the connection threads themselves (inline) */
+    unsigned instances;          /* 1 … INSTANCES_MAX; 1 if on_thread */
+    const char *device;          /* "cpu", "cuda:0"; NULL: cpu */
+    struct device_lane *lane;    /* of the device; NULL: none (the processor) */
+    unsigned threads;            /* 0: measured */
     unsigned threads_max;
     struct batch_rule batch;
     uint64_t memory_max; /* of one instance; 0: no limit */

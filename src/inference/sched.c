@@ -8,6 +8,7 @@
  * There is no timer a request: while works exist a sweep looks at all of them every 20 ms; their number is bounded. */
 #include "inference/sched.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 
@@ -20,8 +21,10 @@
 
 struct work {
     struct work *next, *prev;
+    struct sched *sched;
     struct infer *owner; /* NULL: answered, cancelled */
     uint64_t block, deadline_us, submit_ns;
+    uint64_t given_us;     /* to the instance; 0: it was given to none yet */
     uint64_t predicted_us; /* from submit to end, as admission saw it */
     uint64_t seq;          /* the how-manyeth of this scheduler */
     enum job_class class;
@@ -58,6 +61,7 @@ struct sched {
     uint64_t space_used;
     uint64_t held; /* admitted on this thread and not released: they may still submit */
     bool abandoned;
+    char away[TENSOR_NAME_MAX + 40]; /* who went last: another server, or the instances of the version; "": none did */
     void (*drained)(void *ctx);
     void *drained_ctx;
 };
@@ -164,16 +168,26 @@ static void check_drained(struct sched *s)
     }
 }
 
-static void answer(struct work *w, const struct job_result *job, bool moved)
+static void answer(struct sched *s, struct work *w, const struct job_result *job, bool moved)
 {
     struct infer *owner = w->owner;
-    uint64_t took = clock_ns() - w->submit_ns;
+    const struct port *port = w->instance < 0 ? NULL : s->seat[w->instance].port;
+    uint64_t now = clock_ns(), took = now - w->submit_ns;
     uint64_t compute_ns = job->compute_ns - MIN(job->stalled_ns, job->compute_ns);
     struct infer_result res = {.job = job,
                                .queue_ns = took > compute_ns ? took - compute_ns : 0,
                                .compute_ns = compute_ns,
                                .moved = moved,
-                               .deaths = w->deaths};
+                               .deaths = w->deaths,
+                               .submit_ns = w->submit_ns,
+                               .given_ns = w->given_us * 1000,
+                               .done_ns = now,
+                               .instance = w->instance,
+                               .pid = port ? port->pid : 0,
+                               .peer = port ? port->peer : NULL,
+                               .place = !port                   ? NULL
+                                        : s->shared->on_threads ? "inline"
+                                                                : port->ops->name};
 
     if (!owner) {
         return;
@@ -183,12 +197,12 @@ static void answer(struct work *w, const struct job_result *job, bool moved)
     owner->done(owner, &res);
 }
 
-static void answer_error(struct work *w, bool moved, enum err_code code, const char *text)
+static void answer_error(struct sched *s, struct work *w, bool moved, enum err_code code, const char *text)
 {
     struct job_result r = {0};
 
     err_set(&r.err, code, "%s", text);
-    answer(w, &r, moved);
+    answer(s, w, &r, moved);
 }
 
 /* ---- queries of death ---- */
@@ -284,11 +298,24 @@ static struct seat *pick_seat(struct sched *s)
 static void drop(struct sched *s, struct work *w, enum err_code code, const char *text)
 {
     queue_del(s, w);
-    answer_error(w, false, code, text);
+    answer_error(s, w, false, code, text);
     work_free(s, w);
 }
 
-static const char text_expired[] = "the deadline passed while the request waited for its turn";
+/* Its time is over before it was given to anybody. */
+static void drop_expired(struct sched *s, struct work *w)
+{
+    char text[sizeof(s->away) + 100] = "the deadline passed while the request waited for its turn";
+    bool up = false;
+
+    for (unsigned i = 0; i < INSTANCES_MAX; i++) {
+        up |= s->seat[i].port != NULL;
+    }
+    if (!up && s->away[0]) {
+        snprintf(text, sizeof(text), "the deadline passed while %s was away", s->away);
+    }
+    drop(s, w, ERR_TIMEOUT, text);
+}
 
 /* True: the work is not worth a run any more, and is gone. While nothing runs, everything is tried that may be. */
 static bool too_late(struct sched *s, struct work *w, const struct seat *seat, uint64_t now)
@@ -301,7 +328,7 @@ static bool too_late(struct sched *s, struct work *w, const struct seat *seat, u
         queue_del(s, w);
         work_free(s, w);
     } else if (now >= w->deadline_us) {
-        drop(s, w, ERR_TIMEOUT, text_expired);
+        drop_expired(s, w);
     } else if (s->running.n > 0 && !admission_in_time(&sh->admission, ahead, w->deadline_us, now)) {
         drop(s, w, ERR_UNAVAILABLE, "the request waited so long that its run would end after its deadline; try later");
     } else {
@@ -310,7 +337,7 @@ static bool too_late(struct sched *s, struct work *w, const struct seat *seat, u
     return true;
 }
 
-static void given(struct sched *s, struct work *w, struct seat *seat)
+static void given(struct sched *s, struct work *w, struct seat *seat, uint64_t now)
 {
     struct sched_shared *sh = s->shared;
 
@@ -318,6 +345,7 @@ static void given(struct sched *s, struct work *w, struct seat *seat)
     list_add(&s->running, w);
     s->given++;
     w->instance = (int)seat->index;
+    w->given_us = now;
     seat->open++;
     seat->dirty = true;
     atomic_fetch_add_explicit(&sh->load[seat->index].open, 1, memory_order_relaxed);
@@ -339,13 +367,14 @@ static void dispatch(struct sched *s)
                         .deadline_us = w->deadline_us,
                         .submit_us = w->submit_ns / 1000,
                         .block = w->block,
-                        .flags = w->solo ? JOB_SOLO : 0};
+                        .flags = w->solo ? JOB_SOLO : 0,
+                        .origin = w->owner ? w->owner->origin : NULL};
 
         if (too_late(s, w, seat, now)) {
             continue;
         }
         if (seat->port->ops->submit(seat->port, &j, &e) == ERR_OK) {
-            given(s, w, seat);
+            given(s, w, seat, now);
         } else if (e.code == ERR_UNAVAILABLE) { /* full, or just dying: its done() or down() calls us again */
             seat->full = true;
         } else { /* it takes it at no time */
@@ -395,7 +424,7 @@ static bool try_again(struct sched *s, struct work *w, const struct job_result *
             err_set(&out.err, ERR_MODEL,
                     "this request ended two worker processes that ran nothing else; it is refused from now on (%s)",
                     r->err.text);
-            answer(w, &out, false);
+            answer(s, w, &out, false);
             return false;
         }
     }
@@ -428,7 +457,7 @@ static void on_done(void *ctx, uint64_t id, const struct job_result *r)
             admission_learn(&sh->admission, r->compute_ns, r->joined, w->predicted_us,
                             (clock_ns() - w->submit_ns) / 1000);
         }
-        answer(w, r, r->lost);
+        answer(s, w, r, r->lost);
         work_free(s, w);
     }
     if (waiting(s) > 0 || s->drained) {
@@ -457,6 +486,8 @@ static void on_down(void *ctx)
     struct seat *seat = ctx;
     struct port *p = seat->port;
 
+    snprintf(seat->sched->away, sizeof(seat->sched->away), p->peer ? "%s" : "every instance of %s",
+             p->peer ? p->peer : seat->sched->shared->name);
     seat->port = NULL;
     seat->dirty = false;
     p->ops->detach(p);
@@ -469,6 +500,17 @@ static const struct port_events port_events = {on_done, on_space, on_down};
 
 /* ---- deadlines ---- */
 
+static void answer_overdue(struct sched *s, struct work *w)
+{
+    const struct port *port = s->seat[w->instance].port;
+    char text[300] = "the deadline passed while the model was running";
+
+    if (port && port->peer) {
+        snprintf(text, sizeof(text), "the deadline passed while %s had the request", port->peer);
+    }
+    answer_error(s, w, false, ERR_TIMEOUT, text);
+}
+
 static void on_sweep(struct timer *t)
 {
     struct sched *s = CONTAINER_OF(t, struct sched, sweep);
@@ -478,14 +520,14 @@ static void on_sweep(struct timer *t)
         for (struct work *w = s->queue[c].first, *next; w; w = next) {
             next = w->next;
             if (now >= w->deadline_us) {
-                drop(s, w, ERR_TIMEOUT, text_expired);
+                drop_expired(s, w);
             }
         }
     }
     for (struct work *w = s->running.first, *next; w; w = next) {
         next = w->next;
         if (now >= w->deadline_us) {
-            answer_error(w, false, ERR_TIMEOUT, "the deadline passed while the model was running");
+            answer_overdue(s, w);
             if (now >= w->deadline_us + GRACE_US && s->seat[w->instance].port) {
                 struct port *p = s->seat[w->instance].port;
                 p->ops->cancel(p, (uint64_t)(uintptr_t)w);
@@ -587,7 +629,8 @@ static struct work *work_new(struct sched *s, struct infer *r)
     if (!w) {
         return NULL;
     }
-    *w = (struct work){.owner = r,
+    *w = (struct work){.sched = s,
+                       .owner = r,
                        .block = r->block,
                        .deadline_us = r->deadline_us,
                        .submit_ns = clock_ns(),
@@ -631,11 +674,16 @@ enum err_code sched_submit(struct sched *s, struct infer *r, struct err *e)
 void sched_cancel(struct infer *r)
 {
     if (r->work) {
-        r->work->owner = NULL;
-        if (r->work->instance < 0) {
-            r->work->deadline_us = 0; /* the next sweep drops it */
-        }
+        struct work *w = r->work;
+        struct seat *seat = w->instance < 0 ? NULL : &w->sched->seat[w->instance];
+
+        w->owner = NULL;
         r->work = NULL;
+        if (!seat) {
+            w->deadline_us = 0; /* the next sweep drops it */
+        } else if (seat->port) {
+            seat->port->ops->cancel(seat->port, (uint64_t)(uintptr_t)w);
+        }
     }
 }
 
@@ -688,7 +736,7 @@ void sched_abandon(struct sched *s)
     s->abandoned = true;
     for (struct work *w; (w = queue_first(s)) != NULL;) {
         queue_del(s, w);
-        answer_error(w, true, ERR_UNAVAILABLE, "the version was taken out of service while the request waited");
+        answer_error(s, w, true, ERR_UNAVAILABLE, "the version was taken out of service while the request waited");
         work_free(s, w);
     }
     loop_defer(s->shard->loop, &s->flush);

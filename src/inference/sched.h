@@ -69,6 +69,12 @@ struct infer_result {
     bool moved; /* the version is going away: the owner may submit the request elsewhere; the block is still in place
                    during done() */
     unsigned deaths; /* how many instances ended with it */
+    /* for traces: clock_ns() of when it was submitted, given to an instance (0: it never was) and answered */
+    uint64_t submit_ns, given_ns, done_ns;
+    int instance;      /* that it was given to last; -1: none */
+    int pid;           /* of that instance's process; 0: it has none */
+    const char *place; /* where that is: "inline", or its engine's name; NULL: not known */
+    const char *peer;  /* the other server that was asked; valid during done(); NULL: none was */
 };
 /* A request, embedded in its owner. done() is called exactly once after sched_submit succeeded, never from inside it,
  * unless sched_cancel came first. */
@@ -76,7 +82,8 @@ struct infer {
     struct work *work; /* private */
     uint64_t block;    /* from sched_take */
     uint64_t deadline_us;
-    enum job_class class; /* as it was admitted */
+    enum job_class class;            /* as it was admitted */
+    const struct job_origin *origin; /* valid until done() or sched_cancel; NULL: nobody's */
     void (*done)(struct infer *r, const struct infer_result *res);
 };
 

@@ -5,8 +5,8 @@
  * 512-byte unit, the order of the block that begins there, and for every order a set of the free blocks: a tree of
  * bits, whose words say which words below them are not empty. So the lowest free block is found in a few steps, however
  * many there are, and taking always the lowest keeps what was ever touched of the window close to what was in use at
- * the worst moment: the memory of a server under load does not creep up with time. The arrays are mapped lazily: a part that was
- * never busy costs a few pages. */
+ * the worst moment: the memory of a server under load does not creep up with time. The arrays are mapped lazily: a part
+ * that was never busy costs a few pages. */
 #include "inference/window.h"
 
 #include <errno.h>
@@ -18,7 +18,7 @@
 #define UNIT_BITS 9
 #define UNIT (1ull << UNIT_BITS)
 #define ORDERS 32
-#define LEVELS 6      /* of 64 each: enough for 2^32 units */
+#define LEVELS 6    /* of 64 each: enough for 2^32 units */
 #define TAKEN 0x80u /* in order[]: the block is taken; 0 in order[]: no block begins here (orders are stored + 1) */
 
 struct set { /* of free blocks of one order, by number: the unit >> the order */

@@ -28,8 +28,8 @@ int window_fd(const struct window *w); /* -1 if not shared; stays the window's *
 uint8_t *window_base(const struct window *w);
 uint64_t window_size(const struct window *w);
 
-/* Offset of at least `bytes` bytes (aligned to 64 or more), or WINDOW_NONE when the part is full. It is the lowest there
- * is: of blocks of one size no more is ever touched than was taken at the worst moment. */
+/* Offset of at least `bytes` bytes (aligned to 64 or more), or WINDOW_NONE when the part is full. It is the lowest
+ * there is: of blocks of one size no more is ever touched than was taken at the worst moment. */
 uint64_t window_take(struct window *w, unsigned part, uint64_t bytes);
 void window_give(struct window *w, unsigned part, uint64_t off); /* asserts that it was taken */
 uint64_t window_used(const struct window *w, unsigned part);     /* bytes taken, rounded as allocated */

@@ -275,11 +275,12 @@ static uint64_t due_at(const struct h1 *c)
     return 0; /* the handler's time is the handler's affair */
 }
 
-/* Of a large body the kernel tells a good piece at a time, not each packet: a wake-up less for most of them. */
+/* Of a large body, also of one that is thrown away, the kernel tells a good piece at a time, not each packet: a wake-up
+ * less for most of them. */
 static int piece_of(const struct h1 *c)
 {
     uint64_t left;
-    if (c->phase != H1_BODY || h1_chunked(c) || h1_discarding(c) || c->trickles || !c->h->tcp) {
+    if (c->phase != H1_BODY || h1_chunked(c) || c->trickles || !c->h->tcp) {
         return 1;
     }
     left = (uint64_t)c->x.length - c->x.body_seen;

@@ -80,6 +80,32 @@ static enum err_code look_up(struct addr *out, const char *host, uint16_t port, 
     return ERR_OK;
 }
 
+enum err_code addr_resolve(struct addr *out, size_t max, size_t *n, const char *host, uint16_t port, struct err *e)
+{
+    struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM}, *list = NULL;
+    int rc = getaddrinfo(host, NULL, &hints, &list);
+    if (rc != 0) {
+        return err_set(e, ERR_UNAVAILABLE, "no address is known for the host '%s': %s", host, gai_strerror(rc));
+    }
+    *n = 0;
+    for (const struct addrinfo *i = list; i && *n < max; i = i->ai_next) {
+        struct addr a = {.len = i->ai_addrlen};
+        if (i->ai_family != AF_INET && i->ai_family != AF_INET6) {
+            continue;
+        }
+        memcpy(&a.sa, i->ai_addr, i->ai_addrlen);
+        if (i->ai_family == AF_INET6) {
+            ((struct sockaddr_in6 *)&a.sa)->sin6_port = htons(port);
+        } else {
+            ((struct sockaddr_in *)&a.sa)->sin_port = htons(port);
+        }
+        addr_text(&a);
+        out[(*n)++] = a;
+    }
+    freeaddrinfo(list);
+    return *n > 0 ? ERR_OK : err_set(e, ERR_UNAVAILABLE, "no address is known for the host '%s'", host);
+}
+
 /* True if host is numeric, empty or "localhost". */
 static bool numeric_addr(struct addr *out, const char *host, bool bracketed, uint16_t port)
 {
@@ -346,6 +372,25 @@ static int connect_wait(int fd, uint64_t until)
             return errno;
         }
     }
+}
+
+enum err_code sock_begin(int *out, const struct addr *a, struct err *e)
+{
+    const int one = 1;
+    int fd = socket(a->sa.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0) {
+        return err_sys(e, ERR_UNAVAILABLE, "no socket for a connection to %s", a->text);
+    }
+    if (a->sa.ss_family != AF_UNIX) {
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    }
+    if (connect(fd, (const struct sockaddr *)&a->sa, a->len) != 0 && errno != EINPROGRESS) {
+        enum err_code code = err_sys(e, ERR_UNAVAILABLE, "%s can not be reached", a->text);
+        close(fd);
+        return code;
+    }
+    *out = fd;
+    return ERR_OK;
 }
 
 enum err_code sock_connect(int *out, const struct addr *a, uint64_t timeout_us, struct err *e)

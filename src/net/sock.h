@@ -19,6 +19,12 @@ struct addr {
 /* Numeric hosts and "localhost" only for listening (resolve = false); names are looked up when resolve is true
  * (blocking). */
 enum err_code addr_parse(struct addr *out, struct str text, bool resolve, struct err *e) MUST_USE;
+/* All addresses of a host (a name, or an address as it is), at most max of them; *n: how many there are. Blocks as long
+ * as the resolver does. ERR_UNAVAILABLE: it knows none. */
+enum err_code addr_resolve(struct addr *out, size_t max, size_t *n, const char *host, uint16_t port,
+                           struct err *e) MUST_USE;
+/* A non-blocking socket that begins to connect, TCP_NODELAY: writable when it has or has failed (SO_ERROR). */
+enum err_code sock_begin(int *out, const struct addr *a, struct err *e) MUST_USE;
 bool addr_is_local(const struct addr *a); /* loopback or a unix socket */
 /* A non-blocking listening socket, SO_REUSEADDR, TCP_NODELAY inherited; reuseport: many sockets may share the port. A
  * stale unix socket file is removed if nobody answers on it. A busy port: ERR_CONFLICT, naming the process that holds

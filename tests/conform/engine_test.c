@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The engine's contract (inference/engine.h), one list of cases for every place: a fake, ONNX Runtime in this process,
- * and ONNX Runtime in a worker process, which is killed, crashed and stopped in the middle. Each pair of place and case
- * is one test, named place:case. After them come the sandbox seen from inside, and workers that lie.
+ * ONNX Runtime in a worker process, and another server; the two latter are killed and stopped in the middle. Each pair
+ * of place and case is one test, named place:case. After them come the sandbox seen from inside, and workers that lie.
  *
  * This program is its own `weir worker`: the worker place starts /proc/self/exe. Under ThreadSanitizer only the fake
- * runs, for the runtime is not built for it. */
+ * runs, and a far side that is a thread here, for the runtime is not built for it. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -18,14 +18,29 @@
 #include <unistd.h>
 
 #include "backends/onnx/onnx.h"
+#include "backends/remote/remote.h"
 #include "backends/worker/sandbox.h"
 #include "backends/worker/worker.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "support/engine_rig.h"
 #include "support/fake_engine.h"
+#include "support/far_server.h"
 #include "support/hostile_worker.h"
 #include "support/infer_rig.h"
+
+/* Under ThreadSanitizer only the fake and a far side in this process are run. */
+#ifdef __SANITIZE_THREAD__
+static const bool with_threads_watched = true;
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+static const bool with_threads_watched = true;
+#else
+static const bool with_threads_watched = false;
+#endif
+#else
+static const bool with_threads_watched = false;
+#endif
 
 static const struct place places[] = {
     {.name = "fake", .ops = &fake_engine, .backend = "fake", .stub = true},
@@ -37,6 +52,7 @@ static const struct place places[] = {
      .process = true,
      .stub = true,
      .real = true},
+    {.name = "far", .ops = &remote_engine, .backend = "onnx", .stub = true, .real = true, .far = true},
 };
 
 /* ---- cases: life ---- */
@@ -51,7 +67,7 @@ static void opens_and_closes(const struct place *place)
     assert_string_equal(c->info.out[1].name, "d");
     assert_int_equal(c->info.in[1].dtype, DTYPE_FP32);
     assert_true(c->info.in[1].rank == 2 && c->info.in[1].dim[0] == -1 && c->info.in[1].dim[1] == 4);
-    assert_true(c->info.joins);
+    assert_int_equal(c->info.joins, !place->far); /* that is the other server's own matter */
     assert_int_equal(c->info.batch_max, 8);
     eng_turns(c, 20);
     assert_int_equal(c->gone, 0);
@@ -87,7 +103,7 @@ static void load_fails(const struct place *place)
     assert_int_equal(c->ready, 0);
     assert_int_equal(c->end.err.code, ERR_REFUSED);
     assert_true(c->end.loading && c->end.own);
-    if (place->real && !strstr(c->end.err.text, "Frobnicate")) {
+    if (place->real && !strstr(c->end.err.text, place->far ? "404" : "Frobnicate")) {
         fail_msg("the reason does not say what is wrong: %s", c->end.err.text);
     }
     eng_done(c);
@@ -145,7 +161,7 @@ static void joins_and_splits(const struct place *place)
     unsigned joined = 0;
     struct err e;
 
-    for (unsigned round = 0; round < 20; round++) {
+    for (unsigned round = 0; round < 20; round++) { /* of a far side the answers alone: how it joins is not told */
         for (unsigned i = 0; i < 12; i++) {
             assert_int_equal(eng_try(s, (float)(round * 12 + i), 1 + i % 3, 4, -1, i == 5 ? JOB_SOLO : 0, 0, &e),
                              ERR_OK);
@@ -154,12 +170,12 @@ static void joins_and_splits(const struct place *place)
         eng_all_back(c);
     }
     eng_all_right(s);
-    for (unsigned k = 0; k < s->n; k++) {
+    for (unsigned k = 0; k < s->n && !place->far; k++) {
         assert_true(s->jobs[k].joined >= 1 && s->jobs[k].joined <= 8);
         joined += s->jobs[k].joined > 1;
         assert_true(k % 12 != 5 || s->jobs[k].joined == 1);
     }
-    assert_true(joined > s->n / 4);
+    assert_true(place->far || joined > s->n / 4);
     eng_close(c);
 }
 
@@ -290,6 +306,7 @@ static struct pool_spec spec_of(const struct place *place, const char *name, uns
     s.backend = place->backend;
     s.instances = instances;
     s.on_thread = place->on_thread;
+    s.far = place->far ? far_place(name) : NULL;
     if (place->real) {
         s.dirfd = open(eng_folder(name), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         if (s.dirfd < 0) {
@@ -377,6 +394,8 @@ static void kill_it(struct engine_rig *c, int sig)
 {
     if (c->place->process) {
         assert_int_equal(kill(worker_pid(c->g), sig), 0);
+    } else if (c->place->far) {
+        far_kill(sig);
     } else {
         fake_kill(0, sig != SIGKILL);
     }
@@ -424,6 +443,10 @@ static void dies_of(const struct place *place, int sig, bool own)
                 continue; /* the fake's ports do not wait for each other */
             }
             assert_true(j->lost && j->n_done == 1 && j->own == own);
+            if (place->far) { /* what it was running when it ended is not known */
+                assert_false(j->alone);
+                continue;
+            }
             assert_int_equal(j->started, i == 0 && k == 1);
             assert_int_equal(j->alone, i == 0 && k == 1);
         }
@@ -437,19 +460,25 @@ static void killed(const struct place *place)
 }
 static void crashed(const struct place *place)
 {
+    if (place->far) {
+        skip(); /* it looks like a kill from here */
+    }
     dies_of(place, SIGSEGV, true);
 }
 static void stopped(const struct place *place)
 {
-    if (!place->process) {
+    if ((!place->process && !place->far) || with_threads_watched) {
         skip();
     }
-    dies_of(place, SIGSTOP, true);
+    dies_of(place, SIGSTOP, !place->far);
+    if (place->far) {
+        far_kill(SIGKILL);
+    }
 }
 
 static void killed_while_loading(const struct place *place)
 {
-    for (unsigned wait = 0; wait < 40; wait += 4) {
+    for (unsigned wait = 0; wait < 40; wait += place->far ? 20 : 4) {
         struct engine_rig *c = eng_begin(place, "add/1", 2, false);
 
         eng_turns(c, wait);
@@ -477,6 +506,11 @@ static pid_t pid_of(const struct infer_rig *r, unsigned i)
 
 static bool kill_one(const struct infer_rig *r, const struct place *place, unsigned i)
 {
+    if (place->far) { /* all instances at once, and it comes back */
+        far_kill(SIGKILL);
+        far_start();
+        return true;
+    }
     if (!place->process) {
         fake_kill(fake_counts().opened - 1, false);
         return true;
@@ -506,19 +540,19 @@ static void retried_elsewhere(const struct place *place)
 {
     struct infer_rig r;
     static struct infer_load l[2];
-    unsigned kills = 0;
+    unsigned kills = 0, all = place->far ? 2 : KILLS;
     uint64_t next = 0;
 
     open_pool(&r, place, "add/1", 2, 2, true);
     atomic_store(&fake.run_us, 200);
-    while (kills < KILLS || atomic_load(&r.loads)) {
+    while (kills < all || atomic_load(&r.loads)) {
         if (atomic_load(&r.loads) == 0) {
             load_both(&r, l);
         }
         loop_once(r.loop, 1);
-        if (clock_us() >= next && kills < KILLS && kill_one(&r, place, kills % 2)) {
+        if (clock_us() >= next && kills < all && kill_one(&r, place, kills % 2)) {
             kills++;
-            next = clock_us() + MILLIS(10);
+            next = clock_us() + (place->far ? SECONDS(4) : MILLIS(10));
         }
         if (atomic_load(&r.loads) == 0) {
             load_is_right(&l[0]);
@@ -544,16 +578,22 @@ static void retried_after_the_restart(const struct place *place)
     INFER_UNTIL(&r, q[0].n_done);
     if (place->process) {
         assert_int_equal(kill(pid_of(&r, 0), SIGKILL), 0);
+    } else if (place->far) {
+        far_kill(SIGKILL);
+        infer_turns(&r, 3000); /* longer than a moment */
+        far_start();
     } else {
         fake_kill(0, false);
     }
     for (unsigned i = 0; i < 12; i++) {
         INFER_UNTIL(&r, q[i].n_done);
         assert_true(q[i].right);
-        assert_true(i == 0 || q[i].order > q[i - 1].order);
+        assert_true(i == 0 || place->far || q[i].order > q[i - 1].order);
         deaths += q[i].deaths;
     }
-    assert_in_range(deaths, 1, 2); /* one ran, one waited there */
+    if (!place->far) {
+        assert_in_range(deaths, 1, 2); /* one ran, one waited there */
+    }
     infer_close(&r, SECONDS(20));
 }
 
@@ -602,6 +642,9 @@ static void abandoned(const struct place *place)
         assert_true(q[i].moved);
     }
     infer_close(&r, 0);
+    if (place->far) { /* it runs them on */
+        far_kill(SIGKILL);
+    }
 }
 
 /* The server and its workers stop together, as by Ctrl-Z in a terminal, and go on: nobody hung. */
@@ -822,19 +865,6 @@ static void probe_done(void *ctx, uint64_t id, const struct job_result *r)
     p->back = true;
 }
 
-/* Under ThreadSanitizer only the fake is run. */
-#ifdef __SANITIZE_THREAD__
-static const bool with_threads_watched = true;
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-static const bool with_threads_watched = true;
-#else
-static const bool with_threads_watched = false;
-#endif
-#else
-static const bool with_threads_watched = false;
-#endif
-
 static void the_sandbox_holds(void **state)
 {
     static const struct port_events on = {.done = probe_done, .down = NULL};
@@ -987,8 +1017,12 @@ int main(int argc, char **argv)
     }
     if (with_threads_watched) {
         n_places = 1;
+        far_use_thread();
     }
-    for (size_t p = 0; p < n_places; p++) {
+    for (size_t p = 0; p < COUNT_OF(places); p++) {
+        if (p >= n_places && !places[p].far) {
+            continue;
+        }
         for (size_t k = 0; k < COUNT_OF(cases); k++) {
             if (mortal[k] && !places[p].stub) {
                 continue;

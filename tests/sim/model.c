@@ -578,7 +578,7 @@ static enum err_code model_attach(struct engine *engine, const struct port_host 
         return err_set(e, ERR_INTERNAL, "this thread can not attach");
     }
     p = xcalloc(1, sizeof(*p));
-    p->port = (struct port){&sim_engine, engine};
+    p->port = (struct port){.ops = &sim_engine, .engine = engine};
     p->g = g;
     p->host = *host;
     p->bell.fn = on_bell;

@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "support/fake_engine.h"
+#include "support/far_server.h"
 
 #define give_up(...)                  \
     do {                              \
@@ -222,6 +223,7 @@ struct engine_rig *eng_begin_with(const struct place *place, const char *name, c
                                .ports = ports,
                                .threads = place->threads_max ? 0 : 1,
                                .threads_max = place->threads_max,
+                               .far = place->far ? far_place(name) : NULL,
                                .batch = {8, place->delay_us, 0},
                                .out_bytes = ENG_OUT_BYTES};
     struct err e;

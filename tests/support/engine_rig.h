@@ -24,6 +24,7 @@ struct place {
     bool shared;  /* the input window goes to another process */
     bool process; /* there is one to kill */
     bool stub;    /* it may die while its host lives */
+    bool far;     /* it is another server (far_server.h) */
     bool on_thread;
     bool real;            /* it reads a model's file */
     uint64_t delay_us;    /* of the batch rule */

@@ -474,7 +474,7 @@ static enum err_code fake_attach(struct engine *engine, const struct port_host *
         let_go(g);
     } else {
         p = xcalloc(1, sizeof *p);
-        p->port = (struct port){&fake_engine, engine};
+        p->port = (struct port){.ops = &fake_engine, .engine = engine};
         p->host = *host;
         p->g = g;
         p->step_task.fn = on_step_task;
@@ -524,7 +524,11 @@ static enum err_code fake_submit(struct port *port, const struct job *j, struct 
     pthread_mutex_lock(&lock);
     counts.submits++;
     if (n_seen < LOG_MAX) {
-        seen[n_seen++] = (struct fake_seen){p->g->nth, p->host.index, first_value(p, &p->jobs[p->n - 1]), j->flags};
+        struct fake_seen *f = &seen[n_seen++];
+
+        *f = (struct fake_seen){
+            .nth = p->g->nth, .port = p->host.index, .value = first_value(p, &p->jobs[p->n - 1]), .flags = j->flags};
+        str_copy(f->origin, sizeof(f->origin), j->origin ? j->origin->id : (struct str){NULL, 0});
     }
     pthread_mutex_unlock(&lock);
     return ERR_OK;

@@ -49,6 +49,7 @@ struct fake_seen {
     unsigned nth, port;
     float value;
     uint32_t flags;
+    char origin[33]; /* the request's id; "": nobody's */
 };
 size_t fake_log(struct fake_seen *out, size_t max);
 void fake_log_clear(void);

@@ -421,7 +421,7 @@ static enum err_code probe_attach(struct engine *engine, const struct port_host 
     struct probe_engine *g = CONTAINER_OF(engine, struct probe_engine, engine);
 
     (void)e;
-    g->port = (struct port){&probe_engine, engine};
+    g->port = (struct port){.ops = &probe_engine, .engine = engine};
     g->port_host = *host;
     *out = &g->port;
     return ERR_OK;

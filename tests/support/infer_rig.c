@@ -196,6 +196,11 @@ static void on_done(struct infer *infer, const struct infer_result *res)
     q->moved = res->moved;
     q->deaths = res->deaths;
     q->joined = res->job->joined;
+    q->submit_ns = res->submit_ns;
+    q->given_ns = res->given_ns;
+    q->done_ns = res->done_ns;
+    q->instance = res->instance;
+    q->place = res->place;
     q->answered_us = clock_us();
     q->order = atomic_fetch_add(&answers, 1);
     q->right = q->err.code == ERR_OK && outputs_right(q, res->job);
@@ -235,9 +240,11 @@ static enum err_code give_in(struct infer_rig *r, struct infer_req *q, unsigned 
     void (*then)(struct infer_req *) = q->then;
     void *ctx = q->ctx;
     enum job_class class = q->class;
+    const struct job_origin *origin = q->infer.origin;
     uint64_t block;
 
-    *q = (struct infer_req){.rig = r,
+    *q = (struct infer_req){.infer.origin = origin,
+                            .rig = r,
                             .shard = shard,
                             .value = value,
                             .rows = rows,

@@ -56,7 +56,7 @@ struct infer_req {
     struct infer_rig *rig;
     unsigned shard, n_done;
     uint64_t bytes;
-    enum job_class class; /* set before; what came stays */
+    enum job_class class; /* set before, as infer.origin; what came stays */
     uint64_t wait_us;     /* of a refusal */
     float value;
     int64_t rows;
@@ -66,6 +66,9 @@ struct infer_req {
     bool moved, right; /* right: the outputs are what they must be */
     unsigned deaths;
     uint32_t joined;
+    uint64_t submit_ns, given_ns, done_ns;
+    int instance;
+    const char *place;
     uint64_t answered_us;
     unsigned order;                    /* how many were answered before, of all */
     void (*then)(struct infer_req *q); /* called at the end of done(); may be NULL */

@@ -223,7 +223,7 @@ enum err_code worker_port_attach(struct engine *g, const struct port_host *host,
     struct worker_port *p = xcalloc(1, sizeof(*p));
 
     assert(host->index < w->ports);
-    p->base = (struct port){&worker_engine, g};
+    p->base = (struct port){.ops = &worker_engine, .engine = g, .pid = (int)w->pid};
     p->w = w;
     p->host = *host;
     p->bell.fn = on_bell;

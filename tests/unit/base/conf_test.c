@@ -375,6 +375,11 @@ static void units(void **state)
     assert_true(parse_share(STR("0.5%"), &v) && v == 50);
     assert_true(parse_share(STR("0.05%"), &v) && v == 5);
     assert_true(parse_share(STR("100%"), &v) && v == 10000);
+    assert_true(parse_decimal(STR("60"), &v) && v == 60000000);
+    assert_true(parse_decimal(STR("0.0043"), &v) && v == 4300);
+    assert_true(parse_decimal(STR("1.000001"), &v) && v == 1000001);
+    assert_false(parse_decimal(STR("1."), &v) || parse_decimal(STR(".5"), &v) || parse_decimal(STR("-1"), &v) ||
+                 parse_decimal(STR("0.0000001"), &v) || parse_decimal(STR("18446744073710"), &v));
     v = 7;
     static const char *const bad_bytes[] = {"", "MiB", "1.5GiB", "1 KiB", "1kib", "-1", "18014398509481984KiB"};
     static const char *const bad_times[] = {"", "s", "5", "1.5s", "5 s", "5sec", "-1s", "9999999999999999999h"};

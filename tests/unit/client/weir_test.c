@@ -66,6 +66,7 @@ static void a_request_is_a_head_and_the_tensors_bytes(void **state)
     call.timeout_us = 9000000;
     call.outputs = wanted;
     call.n_outputs = 1;
+    call.traceparent = "01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-later\r\nX-Weir-User: another";
     struct weir_result *r = NULL;
     struct weir_error e = {0};
     struct peer_step answer =
@@ -76,6 +77,8 @@ static void a_request_is_a_head_and_the_tensors_bytes(void **state)
     assert_int_equal(strncmp(q, "POST /v2/models/in%20tent/versions/3/infer HTTP/1.1\r\n", 52), 0);
     assert_non_null(strstr(q, "\r\nX-Request-Id: r-1\r\n"));
     assert_non_null(strstr(q, "\r\nX-Weir-User: u 7\r\n"));
+    assert_non_null(strstr(q, "\r\ntraceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\n"));
+    assert_null(strstr(q, "another"));
     const char *want =
         "{\"id\":\"r-1\",\"parameters\":{\"binary_data_output\":true,\"timeout\":9000000},\"inputs\":["
         "{\"name\":\"a\",\"datatype\":\"FP32\",\"shape\":[1,2],\"parameters\":{\"binary_data_size\":8}},"
@@ -106,6 +109,27 @@ static void a_request_is_a_head_and_the_tensors_bytes(void **state)
     assert_null(weir_result_find(r, "x"));
     assert_null(weir_result_output(r, 2));
     weir_result_free(r);
+}
+
+/* A caller that was built before the trace's context was there, and one whose context is malformed. */
+static void without_a_trace_none_is_sent(void **state)
+{
+    (void)state;
+    struct peer p;
+    char room[4096];
+    struct weir_call call = WEIR_CALL_INIT;
+    for (int old = 0; old < 2; old++) {
+        struct weir_result *r = NULL;
+        struct weir_error e = {0};
+        struct peer_step answer = reply(room, sizeof room, "", two_outputs, two_tails, sizeof two_tails - 1);
+        call.size = old ? offsetof(struct weir_call, traceparent) : sizeof call;
+        call.traceparent = old ? "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+                               : "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\n";
+        assert_int_equal(ask(&p, answer, NULL, 0, &call, &r, &e), WEIR_OK);
+        assert_null(strstr(buf_z(&p.request), "traceparent"));
+        peer_stop(&p);
+        weir_result_free(r);
+    }
 }
 
 static void what_no_server_would_take_is_not_sent(void **state)
@@ -407,6 +431,7 @@ int main(int argc, char **argv)
     }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_request_is_a_head_and_the_tensors_bytes),
+        cmocka_unit_test(without_a_trace_none_is_sent),
         cmocka_unit_test(what_no_server_would_take_is_not_sent),
         cmocka_unit_test(replies_that_lie_are_refused),
         cmocka_unit_test(a_refusal_brings_the_servers_code_and_words),

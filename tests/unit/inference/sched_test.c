@@ -82,6 +82,36 @@ static void answers(void **state)
     close_rig(&r);
 }
 
+/* What a trace is told: whose the job is, and when and where it was what; also of one that came to nobody's hands. */
+static void a_result_says_when_and_where(void **state)
+{
+    struct infer_rig r;
+    struct fake_seen seen[N];
+    const struct job_origin origin = {.id = STR("order-17"), .traceparent = "00-1-2-01"};
+
+    (void)state;
+    open_rig(&r, 1, 8);
+    q[0].infer.origin = &origin;
+    send(&r, 0, 1, 0);
+    send(&r, 1, 2, 0);
+    INFER_UNTIL(&r, all_done(0, 2));
+    assert_int_equal(fake_log(seen, N), 2);
+    assert_string_equal(seen[0].origin, "order-17");
+    assert_string_equal(seen[1].origin, "");
+    for (unsigned i = 0; i < 2; i++) {
+        assert_true(q[i].submit_ns > 0 && q[i].given_ns + 1000 > q[i].submit_ns); /* one is in microseconds */
+        assert_true(q[i].done_ns >= q[i].given_ns);
+        assert_int_equal(q[i].instance, 0);
+        assert_string_equal(q[i].place, fake_engine.name);
+    }
+    atomic_store(&fake.capacity, 0);
+    send(&r, 2, 3, MILLIS(30));
+    INFER_UNTIL(&r, all_done(2, 3));
+    assert_int_equal(q[2].err.code, ERR_TIMEOUT);
+    assert_true(q[2].given_ns == 0 && q[2].done_ns > q[2].submit_ns && q[2].instance == -1 && !q[2].place);
+    close_rig(&r);
+}
+
 static void a_burst_goes_together(void **state)
 {
     struct infer_rig r;
@@ -582,6 +612,7 @@ static void waits_for_the_restart(void **state)
     send(&r, 1, 1, SECONDS(10));
     INFER_UNTIL(&r, all_done(0, 2));
     assert_int_equal(q[0].err.code, ERR_TIMEOUT);
+    assert_string_equal(q[0].err.text, "the deadline passed while every instance of add/1 was away");
     all_right(1, 2);
     close_rig(&r);
 }
@@ -804,6 +835,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(answers),
+        cmocka_unit_test(a_result_says_when_and_where),
         cmocka_unit_test(a_burst_goes_together),
         cmocka_unit_test(credit_bounds_what_is_out),
         cmocka_unit_test(least_loaded_first),

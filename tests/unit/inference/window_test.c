@@ -165,7 +165,8 @@ static void no_more_is_touched_than_was_in_use_at_once(void **state)
 
                 off[n] = window_take(w, 0, bytes);
                 assert_int_not_equal(off[n], WINDOW_NONE);
-                touched = MAX(touched, off[n++] + bytes);
+                touched = MAX(touched, off[n] + bytes);
+                n++;
             } else {
                 unsigned at = (unsigned)(random_u64() % n);
 
@@ -362,11 +363,15 @@ static void too_large_to_have(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(random_take_and_give),      cmocka_unit_test(blocks_do_not_overlap),
+        cmocka_unit_test(random_take_and_give),
+        cmocka_unit_test(blocks_do_not_overlap),
         cmocka_unit_test(no_more_is_touched_than_was_in_use_at_once),
-        cmocka_unit_test(full_and_too_large),        cmocka_unit_test(coalescing),
-        cmocka_unit_test(wrong_gives_are_caught),    cmocka_unit_test(sealed),
-        cmocka_unit_test(private_has_no_descriptor), cmocka_unit_test(too_large_to_have),
+        cmocka_unit_test(full_and_too_large),
+        cmocka_unit_test(coalescing),
+        cmocka_unit_test(wrong_gives_are_caught),
+        cmocka_unit_test(sealed),
+        cmocka_unit_test(private_has_no_descriptor),
+        cmocka_unit_test(too_large_to_have),
     };
 
     return cmocka_run_group_tests_name("window", tests, NULL, NULL);

@@ -56,7 +56,7 @@ static enum err_code attach(struct engine *g, const struct port_host *host, stru
 
     (void)e;
     r->host = *host;
-    r->port = (struct port){g->ops, g};
+    r->port = (struct port){.ops = g->ops, .engine = g};
     *out = &r->port;
     return ERR_OK;
 }

@@ -156,6 +156,23 @@ def test_thumbs_reach_the_model(deployment, page):
     assert {family: joined(deployment, family) for family in before} == {f: n + 1 for f, n in before.items()}
 
 
+def test_one_trace(deployment, chromium):
+    """The trace that a page's request belongs to is also the models', whatever stands between."""
+    trace = os.urandom(16).hex()
+    context = chromium.new_context(extra_http_headers={"traceparent": f"00-{trace}-00f067aa0ba902b7-01"})
+    page = context.new_page()
+    page.goto(deployment.url + "/search?q=where+is+my+parcel")
+    page.get_by_text("Who says so?").click()
+    request_id = page.locator(".thumbs code").inner_text()
+    context.close()
+
+    def kept():
+        done = flow.weir("trace", trace, "--json", env={"WEIR_SERVER": deployment.admin["intent"]})
+        return done.status == 0 and request_id in done.out
+
+    flow.until("the request under its trace", kept)
+
+
 def test_photo(deployment, page):
     page.goto(deployment.url)
     send_photo(page, "watch.png", "image/png", png("watch"))

@@ -202,6 +202,7 @@ static void serve(void *ctx, const struct web_request *q, struct web_reply *r)
     struct business_ask ask = {.verb = at->verb, .user = user, .photo = q->file, .photo_bytes = q->file_bytes};
     ask.text = at->text ? (*at->text == '/' ? rest : web_field(q, at->text)) : NULL;
     ask.id = at->id ? number(*at->id == '/' ? rest : web_field(q, at->id)) : 0;
+    ask.traceparent = web_traceparent(q);
     ask.request_id = at->verb == BUSINESS_THUMB ? web_field(q, "request_id") : NULL;
     enum business_code code = business_do(a->b, &ask, page);
     if (json) {

@@ -48,6 +48,7 @@ struct business_ask {
     enum business_verb verb;
     const char *user;              /* also the models' assignment key */
     const char *text, *request_id; /* NULL: none */
+    const char *traceparent;       /* of the request that this is for (W3C); NULL: none */
     int64_t id;
     const void *photo;
     size_t photo_bytes;

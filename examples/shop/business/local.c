@@ -24,6 +24,7 @@ struct work {
     const struct local *m;
     const struct business_ask *ask;
     struct business_page *page;
+    struct inference_caller by;
     int64_t now;
     int kept_orders; /* neither cancelled nor returned: they make the price */
 };
@@ -109,7 +110,7 @@ static void recommended(struct work *w, const struct data_product *about)
         return;
     }
     struct inference_answer a;
-    if (inference_recommend(w->m->inference, w->ask->user, seen, n, &a) != INFERENCE_OK) {
+    if (inference_recommend(w->m->inference, &w->by, seen, n, &a) != INFERENCE_OK) {
         w->page->degraded = 1;
         best_sellers(w, last ? last->kind : NULL, about ? about->id : 0, about ? "Others of its kind" : "Best sellers",
                      "Our best sellers, while the recommendations take a break.", 8);
@@ -357,7 +358,7 @@ static enum business_code do_search(struct work *w)
         return do_home(w);
     }
     struct inference_answer a = {0};
-    enum inference_code heard = inference_intent(w->m->inference, w->ask->user, w->ask->text, &a);
+    enum inference_code heard = inference_intent(w->m->inference, &w->by, w->ask->text, &a);
     const char *intent = heard == INFERENCE_OK ? a.label : rules_intent(w->ask->text);
     enum business_code code = BUSINESS_NOT_FOUND;
     const char *title, *lead;
@@ -393,7 +394,7 @@ static enum business_code do_photo(struct work *w)
         return BUSINESS_INVALID;
     }
     struct inference_answer a;
-    enum inference_code seen = inference_vision(w->m->inference, w->ask->user, w->ask->photo, w->ask->photo_bytes, &a);
+    enum inference_code seen = inference_vision(w->m->inference, &w->by, w->ask->photo, w->ask->photo_bytes, &a);
     if (seen == INFERENCE_BAD_INPUT) {
         text_copy(w->page->note, sizeof w->page->note,
                   "That photo could not be read. Is it whole, and a JPEG or PNG file?");
@@ -447,7 +448,7 @@ static enum business_code local_ask(struct business *b, const struct business_as
         [BUSINESS_THUMB] = do_thumb,
     };
     const struct local *m = (const struct local *)b;
-    struct work w = {.m = m, .ask = ask, .page = page, .now = (int64_t)time(NULL)};
+    struct work w = {.m = m, .ask = ask, .page = page, .by = {ask->user, ask->traceparent}, .now = (int64_t)time(NULL)};
     struct data_order orders[BUSINESS_ORDERS_MAX];
     if (load_orders(&w, orders) < 0) {
         return BUSINESS_UNAVAILABLE;

@@ -78,6 +78,11 @@ static enum business_code exchange(struct remote *r, CURL *c, const struct busin
     add_parameter(&url, "request_id", ask->request_id);
     struct curl_slist *headers = curl_slist_append(NULL, "Content-Type: application/octet-stream");
     headers = curl_slist_append(headers, "Expect:");
+    char trace[100];
+    if (ask->traceparent) {
+        snprintf(trace, sizeof trace, "traceparent: %s", ask->traceparent);
+        headers = curl_slist_append(headers, trace);
+    }
     curl_easy_reset(c);
     curl_easy_setopt(c, CURLOPT_URL, url.p);
     curl_easy_setopt(c, CURLOPT_PROTOCOLS_STR, "http");
@@ -173,6 +178,7 @@ static void serve_one(void *ctx, const struct web_request *q, struct web_reply *
                                .id = strtoll(web_field(q, "id"), NULL, 10),
                                .photo = q->file,
                                .photo_bytes = q->file_bytes};
+    ask.traceparent = web_traceparent(q);
     for (int v = 0; v < BUSINESS_VERBS_COUNT && strncmp(q->path, "/business/", 10) == 0; v++) {
         if (strcmp(q->path + 10, business_verb_word((enum business_verb)v)) == 0) {
             ask.verb = (enum business_verb)v;

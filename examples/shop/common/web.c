@@ -18,6 +18,7 @@
 #define SWALLOW_MAX (64u << 20)
 #define REPLY_MAX (4u << 20)
 #define FORM_BUFFER 4096
+#define TRACEPARENT_LEN 55
 
 static const char too_large[] = "That is larger than this server takes.\n";
 
@@ -64,6 +65,12 @@ const char *web_header(const struct web_request *q, const char *name)
 const char *web_cookie(const struct web_request *q, const char *name)
 {
     return looked_up(q, MHD_COOKIE_KIND, name);
+}
+
+const char *web_traceparent(const struct web_request *q)
+{
+    const char *value = web_header(q, "traceparent");
+    return strlen(value) == TRACEPARENT_LEN && strspn(value, "0123456789abcdef-") == TRACEPARENT_LEN ? value : NULL;
 }
 
 static struct web_field *add_field(struct web_request *q, const char *name)

@@ -35,6 +35,9 @@ const char *web_field(const struct web_request *q, const char *name);  /* "" if 
 const char *web_header(const struct web_request *q, const char *name); /* "" if there is none */
 const char *web_cookie(const struct web_request *q, const char *name); /* "" if there is none */
 
+/* The W3C trace context that came with it; NULL: none, or nothing like one. */
+const char *web_traceparent(const struct web_request *q);
+
 struct web_reply {
     int status;
     const char *type;     /* of the body; static */

@@ -115,14 +115,15 @@ static void told(struct inference *f, enum inference_family family, bool good, c
 }
 
 /* Asks a family for one row. *r is the caller's on INFERENCE_OK. */
-static enum inference_code ask(struct inference *f, enum inference_family family, const char *user,
+static enum inference_code ask(struct inference *f, enum inference_family family, const struct inference_caller *by,
                                const struct weir_tensor *input, struct weir_result **r)
 {
     if (!allowed(f, family)) {
         return INFERENCE_DOWN;
     }
     struct weir_call call = WEIR_CALL_INIT;
-    call.user = user;
+    call.user = by->user;
+    call.traceparent = by->traceparent;
     call.timeout_us = (uint64_t)f->deadline_ms[family] * 1000;
     struct weir_error e;
     enum weir_code rc = weir_infer(f->at[family], model_names[family], input, 1, &call, r, &e);
@@ -155,14 +156,14 @@ static int largest(const struct weir_result *r, const char *output, size_t n, do
     return isfinite(p[best]) ? best : -1;
 }
 
-enum inference_code inference_intent(struct inference *f, const char *user, const char *text,
+enum inference_code inference_intent(struct inference *f, const struct inference_caller *by, const char *text,
                                      struct inference_answer *a)
 {
     const int64_t shape[] = {1, 1};
     struct weir_string string = {text, strlen(text)};
     struct weir_tensor input = {.name = "text", .dtype = WEIR_BYTES, .rank = 2, .shape = shape, .strings = &string};
     struct weir_result *r = NULL;
-    enum inference_code code = ask(f, INFERENCE_INTENT, user, &input, &r);
+    enum inference_code code = ask(f, INFERENCE_INTENT, by, &input, &r);
     if (code != INFERENCE_OK) {
         return code;
     }
@@ -180,8 +181,8 @@ enum inference_code inference_intent(struct inference *f, const char *user, cons
     return INFERENCE_OK;
 }
 
-enum inference_code inference_recommend(struct inference *f, const char *user, const int64_t *products, int n,
-                                        struct inference_answer *a)
+enum inference_code inference_recommend(struct inference *f, const struct inference_caller *by, const int64_t *products,
+                                        int n, struct inference_answer *a)
 {
     int64_t history[INFERENCE_HISTORY] = {0}; /* zeros on the left */
     for (int i = 0; i < n && i < INFERENCE_HISTORY; i++) {
@@ -191,7 +192,7 @@ enum inference_code inference_recommend(struct inference *f, const char *user, c
     struct weir_tensor input = {
         .name = "history", .dtype = WEIR_INT64, .rank = 2, .shape = shape, .data = history, .bytes = sizeof history};
     struct weir_result *r = NULL;
-    enum inference_code code = ask(f, INFERENCE_RECOMMEND, user, &input, &r);
+    enum inference_code code = ask(f, INFERENCE_RECOMMEND, by, &input, &r);
     if (code != INFERENCE_OK) {
         return code;
     }
@@ -210,14 +211,14 @@ enum inference_code inference_recommend(struct inference *f, const char *user, c
     return INFERENCE_OK;
 }
 
-enum inference_code inference_vision(struct inference *f, const char *user, const void *photo, size_t bytes,
-                                     struct inference_answer *a)
+enum inference_code inference_vision(struct inference *f, const struct inference_caller *by, const void *photo,
+                                     size_t bytes, struct inference_answer *a)
 {
     const int64_t shape[] = {1, 1};
     struct weir_string string = {photo, bytes};
     struct weir_tensor input = {.name = "image", .dtype = WEIR_BYTES, .rank = 2, .shape = shape, .strings = &string};
     struct weir_result *r = NULL;
-    enum inference_code code = ask(f, INFERENCE_VISION, user, &input, &r);
+    enum inference_code code = ask(f, INFERENCE_VISION, by, &input, &r);
     if (code != INFERENCE_OK) {
         return code;
     }

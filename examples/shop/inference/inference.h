@@ -38,6 +38,12 @@ struct inference_answer {
     char model[16], version[24], request_id[64]; /* who said it: for feedback, and for people who look into it */
 };
 
+/* Who wants to know. */
+struct inference_caller {
+    const char *user;        /* the assignment key */
+    const char *traceparent; /* the W3C trace context that the call belongs to; NULL: none */
+};
+
 struct inference;
 
 /* Opens every place. *out is the caller's. A place of a private server is started here, which takes its time; others
@@ -45,18 +51,18 @@ struct inference;
 bool inference_open(struct inference **out, const struct inference_conf *conf, char *why, size_t why_size);
 void inference_close(struct inference *f); /* NULL is fine */
 
-/* All fill *a on INFERENCE_OK only. user: the assignment key. */
+/* All fill *a on INFERENCE_OK only. */
 
 /* What a person wants who writes this: a label of examples/models/intent. */
-enum inference_code inference_intent(struct inference *f, const char *user, const char *text,
+enum inference_code inference_intent(struct inference *f, const struct inference_caller *by, const char *text,
                                      struct inference_answer *a);
 /* What a person looks at next who looked at these products, oldest first. Of more than INFERENCE_HISTORY the last ones
  * count. */
-enum inference_code inference_recommend(struct inference *f, const char *user, const int64_t *products, int n,
-                                        struct inference_answer *a);
+enum inference_code inference_recommend(struct inference *f, const struct inference_caller *by, const int64_t *products,
+                                        int n, struct inference_answer *a);
 /* What a photo shows: the bytes of a JPEG or PNG file. The label is one of examples/models/vision. */
-enum inference_code inference_vision(struct inference *f, const char *user, const void *photo, size_t bytes,
-                                     struct inference_answer *a);
+enum inference_code inference_vision(struct inference *f, const struct inference_caller *by, const void *photo,
+                                     size_t bytes, struct inference_answer *a);
 
 /* What became of an answer: it helped, or it did not. model and request_id are those of the answer. */
 enum inference_code inference_feedback(struct inference *f, const char *model, const char *request_id, bool helped);

@@ -16,6 +16,9 @@
 # Libraries that tests put in front of libc are tests/preload/NAME.c -> $(BUILD)/tests/preload/NAME.so.
 # bench/NAME.c is one program each: $(BUILD)/bench/NAME.
 #
+# examples/shop is an application of its own: of Weir it sees include/weir.h and libweir.so. Its embedded files are named as
+# above, below examples/shop/. tests/shop/NAME_test.c are linked with its objects in the place of Weir's.
+#
 # Variables: CC=gcc|clang  SAN=address,undefined|thread  WERROR=1  BUILD=folder  TESTS="tests/unit tests/flow"
 # PYTEST="-k name"  PORT= ADMIN_PORT= FRESH=1 (run)  PREFIX= DESTDIR= (install)
 
@@ -85,7 +88,7 @@ HOUSE_OBJS := $(filter-out $(BUILD)/obj/main.o,$(OBJS)) $(EMBED_OBJS)
 
 SUPPORT_OBJS := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/support/*.c))
 SIM_OBJS := $(patsubst %.c,$(BUILD)/%.o,$(filter-out %_test.c,$(wildcard tests/sim/*.c)))
-TEST_SRCS := $(sort $(wildcard tests/*/*_test.c tests/*/*/*_test.c tests/*/*/*/*_test.c))
+TEST_SRCS := $(filter-out tests/shop/%,$(sort $(wildcard tests/*/*_test.c tests/*/*/*_test.c tests/*/*/*/*_test.c)))
 TEST_BINS := $(TEST_SRCS:%.c=$(BUILD)/%)
 PROGRAM_BINS := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/programs/*.c))
 PRELOADS := $(patsubst %.c,$(BUILD)/%.so,$(wildcard tests/preload/*.c))
@@ -95,10 +98,18 @@ BENCH_BINS := $(patsubst %.c,$(BUILD)/%,$(wildcard bench/*.c))
 # As many jobs as processors, unless -j says it.
 JOBS = $(if $(findstring -j,$(MAKEFLAGS)),,-j$(shell nproc))
 
+SHOP_SRCS := $(sort $(wildcard examples/shop/*.c examples/shop/*/*.c))
+SHOP_EMBEDS := $(sort $(foreach e,sql css js svg,$(wildcard examples/shop/*/*.$(e) examples/shop/*/*/*.$(e))))
+SHOP_OBJS := $(SHOP_SRCS:examples/shop/%.c=$(BUILD)/shop/obj/%.o)
+SHOP_EMBED_OBJS := $(SHOP_EMBEDS:examples/shop/%=$(BUILD)/shop/obj/embed/%.o)
+SHOP_PARTS := $(filter-out $(BUILD)/shop/obj/main.o,$(SHOP_OBJS)) $(SHOP_EMBED_OBJS)
+SHOP_TEST_BINS := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/shop/*_test.c))
+SHOP_LIBS := -lmicrohttpd -lcurl -lsqlite3 -lyaml -L$(DEPS)/lib -lyyjson
+
 # ---- goals ----------------------------------------------------------------------------------------------------------
 
 .DEFAULT_GOAL := all
-.PHONY: all help run test unit sim tests lint format bench gpu models-check install clean lib objects FORCE
+.PHONY: all help run shop test unit sim tests lint format bench gpu models-check install clean lib objects FORCE
 .DELETE_ON_ERROR:
 
 all: $(BUILD)/weir $(if $(wildcard src/client/weir.c),lib) ## build the server and its commands (build/weir) and the library
@@ -113,13 +124,18 @@ run: ## set up, build, serve the example models on 127.0.0.1:8000 and print a to
 	@$(MAKE) $(JOBS) --no-print-directory $(BUILD)/weir
 	@exec env WEIR_BUILD=$(BUILD) FRESH=$(FRESH) tools/run.sh $(PORT) $(ADMIN_PORT)
 
+shop: ## set up, build, start the example shop with a private Weir below it and print its address (PORT=8080)
+	@tools/setup.sh build shop
+	@$(MAKE) $(JOBS) --no-print-directory all $(BUILD)/shop/shop
+	@exec env WEIR_BUILD=$(BUILD) examples/shop/start.sh $(if $(filter command line environment,$(origin PORT)),$(PORT))
+
 test: ## set up, build, run every test (TESTS= chooses folders, PYTEST= passes options on)
-	@tools/setup.sh build test
+	@tools/setup.sh build shop test
 	@$(MAKE) $(JOBS) --no-print-directory all tests
 	@WEIR_BUILD=$(abspath $(BUILD)) PYTHONDONTWRITEBYTECODE=1 $(DEPS)/venv/bin/python -m pytest $(TESTS) $(PYTEST)
 
 unit: ## the C unit tests alone
-	@tools/setup.sh build test
+	@tools/setup.sh build shop test
 	@$(MAKE) $(JOBS) --no-print-directory $(BUILD)/weir tests
 	@WEIR_BUILD=$(abspath $(BUILD)) PYTHONDONTWRITEBYTECODE=1 $(DEPS)/venv/bin/python -m pytest tests/unit $(PYTEST)
 
@@ -128,7 +144,7 @@ sim: ## the inference room on simulated time (SIM_SCHEDULES=1000000 SIM_SEED=; t
 	@$(MAKE) $(JOBS) --no-print-directory $(BUILD)/tests/sim/world_test
 	@SIM_SCHEDULES=$(SIM_SCHEDULES) SIM_SEED=$(SIM_SEED) $(BUILD)/tests/sim/world_test
 
-tests: $(TEST_BINS) $(PROGRAM_BINS) $(PRELOADS) $(MODELS)
+tests: $(TEST_BINS) $(SHOP_TEST_BINS) $(BUILD)/shop/shop $(PROGRAM_BINS) $(PRELOADS) $(MODELS)
 
 # The small models that tests and yardsticks run: $WEIR_BUILD/models/NAME/model.onnx.
 $(BUILD)/models/.made: tests/support/make_models.py tests/requirements.txt
@@ -138,13 +154,13 @@ $(BUILD)/models/.made: tests/support/make_models.py tests/requirements.txt
 	@touch $@
 
 lint: ## layer law, format, length and complexity limits, warnings of both compilers
-	@tools/setup.sh build lint
+	@tools/setup.sh build shop lint
 	@$(DEPS)/venv/bin/python tools/lint.py
 	@$(MAKE) $(JOBS) --no-print-directory CC=gcc WERROR=1 BUILD=build/lint/gcc objects
 	@$(MAKE) $(JOBS) --no-print-directory CC=clang WERROR=1 BUILD=build/lint/clang objects
 	@echo "lint: clean"
 
-objects: $(OBJS) $(TEST_SRCS:%.c=$(BUILD)/%.o) $(SUPPORT_OBJS) $(SIM_OBJS) $(PROGRAM_BINS:%=%.o) $(BENCH_BINS:%=%.o)
+objects: $(OBJS) $(SHOP_OBJS) $(SHOP_TEST_BINS:%=%.o) $(TEST_SRCS:%.c=$(BUILD)/%.o) $(SUPPORT_OBJS) $(SIM_OBJS) $(PROGRAM_BINS:%=%.o) $(BENCH_BINS:%=%.o)
 
 lib: $(BUILD)/libweir.a $(BUILD)/libweir.so $(BUILD)/weir.pc ## the client library (include/weir.h), static and shared
 
@@ -198,6 +214,14 @@ $(BUILD)/obj/%.o: src/%.c $(BUILD)/flags
 	@echo "  CC    $<"
 	@$(call compile)
 
+# The shop and its tests see include/ and their own folder, nothing of src/.
+$(BUILD)/shop/obj/%.o: private cppflags := $(subst -Isrc,-Iexamples/shop,$(cppflags))
+$(BUILD)/shop/obj/%.o: examples/shop/%.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	@echo "  CC    $<"
+	@$(call compile)
+
+$(BUILD)/tests/shop/%.o: private cppflags := $(subst -Isrc,-Iexamples/shop,$(cppflags))
 $(BUILD)/tests/%.o: tests/%.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	@echo "  CC    $<"
@@ -209,8 +233,7 @@ $(BUILD)/bench/%.o: bench/%.c $(BUILD)/flags
 	@$(call compile)
 
 embed_name = embed_$(shell printf %s '$(1)' | sed 's/[^A-Za-z0-9]/_/g')
-
-$(BUILD)/obj/embed/%.o: src/% $(BUILD)/flags
+define embed
 	@mkdir -p $(@D)
 	@echo "  EMBED $<"
 	@{ n=$(call embed_name,$*); for s in $$n $${n}_size; do \
@@ -220,6 +243,13 @@ $(BUILD)/obj/embed/%.o: src/% $(BUILD)/flags
 		echo ".balign 8"; echo "$${n}_size: .quad $${n}_end - $$n"; echo ".size $${n}_size, 8"; \
 		echo '.section .note.GNU-stack, "", @progbits'; } > $(@:.o=.S)
 	@$(CC) -c -o $@ $(@:.o=.S)
+endef
+
+$(BUILD)/obj/embed/%.o: src/% $(BUILD)/flags
+	$(embed)
+
+$(BUILD)/shop/obj/embed/%.o: examples/shop/% $(BUILD)/flags
+	$(embed)
 
 $(BUILD)/house.a: $(HOUSE_OBJS)
 	@echo "  AR    $@"
@@ -232,6 +262,14 @@ $(TEST_BINS): $(BUILD)/%: $(BUILD)/%.o $(BUILD)/support.a $(BUILD)/house.a $(BUI
 	@echo "  LINK  $@"
 	@$(call link,-pie $(RPATH_BUILD)) $(filter %.o,$^) -Wl,--start-group $(BUILD)/support.a $(BUILD)/house.a \
 		-Wl,--end-group -lcmocka $(LIBS)
+
+$(BUILD)/shop/shop: $(SHOP_OBJS) $(SHOP_EMBED_OBJS) $(BUILD)/libweir.so $(BUILD)/flags
+	@echo "  LINK  $@"
+	@$(call link,-pie $(RPATH_BUILD):'$$ORIGIN'/..) $(filter %.o,$^) $(BUILD)/libweir.so $(SHOP_LIBS)
+
+$(SHOP_TEST_BINS): $(BUILD)/%: $(BUILD)/%.o $(SHOP_PARTS) $(BUILD)/libweir.so $(BUILD)/flags
+	@echo "  LINK  $@"
+	@$(call link,-pie $(RPATH_BUILD):'$$ORIGIN'/../..) $(filter %.o,$^) $(BUILD)/libweir.so -lcmocka $(SHOP_LIBS)
 
 # tests/sim puts its own clock, loop and log in the place of the house's: they come before the archive, whose members of
 # those names are then not asked for; chance is taken from the seed.
@@ -301,4 +339,4 @@ $(BUILD)/flags: FORCE | $(DEPS)/.onnxruntime
 	@echo "$(subst ",\",$(FLAGS_NOW))" | cmp -s - $@ || echo "$(subst ",\",$(FLAGS_NOW))" > $@
 
 .SECONDARY:
--include $(OBJS:.o=.d) $(SUPPORT_OBJS:.o=.d) $(SIM_OBJS:.o=.d) $(TEST_SRCS:%.c=$(BUILD)/%.d) $(PROGRAM_BINS:%=%.d) $(BENCH_BINS:%=%.d)
+-include $(OBJS:.o=.d) $(SHOP_OBJS:.o=.d) $(SHOP_TEST_BINS:%=%.d) $(SUPPORT_OBJS:.o=.d) $(SIM_OBJS:.o=.d) $(TEST_SRCS:%.c=$(BUILD)/%.d) $(PROGRAM_BINS:%=%.d) $(BENCH_BINS:%=%.d)

@@ -18,6 +18,7 @@
 #ifndef WEIR_H
 #define WEIR_H
 
+#include <math.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -160,6 +161,27 @@ WEIR_API const char *weir_result_request_id(const struct weir_result *r);       
 WEIR_API const char *weir_result_version(const struct weir_result *r); /* version that answered; "" if not said */
 WEIR_API const char *weir_result_arm(const struct weir_result *r);     /* "stable", "canary"; "" outside a rollout */
 WEIR_API void weir_result_free(struct weir_result *r);
+
+/* ---- feedback ---- */
+
+/* What became of an answer. Set it to WEIR_FEEDBACK_INIT, then what is known: at least one of label, correct and
+ * reward, and not both label and correct. Everything is read during the call only. */
+struct weir_feedback {
+    size_t size;       /* sizeof(struct weir_feedback) */
+    const char *label; /* the true class, compared by the server with the one that was predicted; NULL: not said */
+    int correct;       /* 1: the answer was right, 0: it was wrong, -1: not said */
+    double reward;     /* how good it was, on a scale of your own, from -1e12 to 1e12; NAN: none */
+    int supersede;     /* 1: corrects what was said about this answer before; 0: what was said first stays */
+};
+#define WEIR_FEEDBACK_INIT {sizeof(struct weir_feedback), NULL, -1, NAN, 0}
+
+/* Tells the server what became of an answer of this model. request_id: weir_result_request_id of that answer. It counts
+ * for the version and the arm that answered. Said twice it counts once. Blocks, at most 30 s. Fails with WEIR_NOT_FOUND
+ * (the model, or an answer with that id among its newest ones, is not known), WEIR_INVALID, WEIR_CONFLICT (no class was
+ * predicted that a label could be compared with), WEIR_UNAVAILABLE, WEIR_TIMEOUT.
+ * (In C++ say `struct weir_feedback` for the type: the function has the same name.) */
+WEIR_API enum weir_code weir_feedback(struct weir *w, const char *model, const char *request_id,
+                                      const struct weir_feedback *f, struct weir_error *e);
 
 #ifdef __cplusplus
 }

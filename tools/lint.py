@@ -52,6 +52,18 @@ LAW = {
     "cli": ["weir.h", "client/", "base/"],
 }
 
+# The shop is an application of its own below examples/shop: its modules know each other by their one header, and each
+# of the outside's headers belongs to one of them. main.c joins them.
+SHOP = ("examples", "shop")
+SHOP_LAW = {
+    "common": [],
+    "data": ["common/"],
+    "inference": ["common/"],
+    "business": ["data/data.h", "inference/inference.h", "common/"],
+    "api": ["business/business.h", "common/"],
+}
+SHOP_OWNERS = {"weir.h": "inference", "sqlite3.h": "data", "microhttpd.h": "common", "curl/curl.h": "business"}
+
 BANNED = {
     "strcpy": "base/buf.h or snprintf",
     "strcat": "base/buf.h or snprintf",
@@ -72,7 +84,11 @@ WORDS = [
     (r"/(?:root|home/\w+)\b/", "a path of one machine"),
     (r"/opt/wheel[s]", "a path of one machine"),
     # Packages are named, not where they come from: that is the machine's own matter.
-    (r"https?://(?!github\.com/|www\.apache\.org/)[\w.-]+\.(?:org|com|net|io|dev)\b", "a host on the network"),
+    # The name of SVG's elements looks like a host and is none.
+    (
+        r"https?://(?!github\.com/|www\.apache\.org/|www\.w3\.org/2000/svg)[\w.-]+\.(?:org|com|net|io|dev)\b",
+        "a host on the network",
+    ),
     (r"\b(?:TO[D]O|FIX[M]E|X[X]X)\b", "work left open"),
 ]
 
@@ -148,8 +164,30 @@ def functions(code):
         yield None, 1, 1, 0
 
 
+def check_shop(path, text, out):
+    room = path.parts[2] if len(path.parts) > 3 else None
+    if room is not None and room not in SHOP_LAW:
+        out.add(path, 1, f"layers: examples/shop/{room} is no module of the shop (tools/lint.py has the list)")
+        return
+    for m in re.finditer(r'^[ \t]*#[ \t]*include[ \t]*(["<])([^">\n]+)[">]', text, re.M):
+        own, name, line = m.group(1) == '"', m.group(2), text.count("\n", 0, m.start()) + 1
+        if not own:
+            if SHOP_OWNERS.get(name, room) != room:
+                out.add(path, line, f"layers: <{name}> belongs to examples/shop/{SHOP_OWNERS[name]}")
+            continue
+        if not ROOT.joinpath(*SHOP, name).is_file():
+            out.add(path, line, f'layers: "{name}" is not below examples/shop/ (includes are written from there)')
+        elif room is not None and not name.startswith(room + "/"):
+            if not any(name == a or (a.endswith("/") and name.startswith(a)) for a in SHOP_LAW[room]):
+                allowed = ", ".join(SHOP_LAW[room]) or "its own"
+                out.add(path, line, f'layers: examples/shop/{room} may not include "{name}" (only {allowed})')
+
+
 def check_layers(path, text, out):
     parts = path.parts
+    if parts[:2] == SHOP:
+        check_shop(path, text, out)
+        return
     if parts[0] != "src":
         return
     room = parts[1] if len(parts) > 2 else None

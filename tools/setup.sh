@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# Installs what Weir is built and tested with: tools/setup.sh GROUP... (build, test, lint, bench, gpu).
+# Installs what Weir is built and tested with: tools/setup.sh GROUP... (build, shop, test, lint, bench, gpu).
 #
 # Four kinds of things, said in one short list before anything happens:
 #   - system packages, through apt, only those that are missing (root, or sudo);
@@ -101,8 +101,16 @@ for group in "$@"; do
             need libyyjson-dev
         fi
         ;;
+    shop)
+        need libmicrohttpd-dev
+        need libcurl4-openssl-dev pkg-config --exists libcurl
+        ;;
     test)
         need libcmocka-dev
+        # The shop's pages are looked at with a browser, which Playwright drives.
+        need chromium-headless-shell command -v chromium-headless-shell
+        need fonts-dejavu-core
+        need iproute2 command -v ip
         need python3 command -v python3
         need python3-venv python3 -c 'import venv, ensurepip'
         need strace command -v strace
@@ -130,7 +138,7 @@ for group in "$@"; do
         WANT_GPU=yes
         ;;
     *)
-        echo "usage: tools/setup.sh [build] [test] [lint] [bench] [gpu]" >&2
+        echo "usage: tools/setup.sh [build] [shop] [test] [lint] [bench] [gpu]" >&2
         exit 2
         ;;
     esac

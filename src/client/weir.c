@@ -10,6 +10,7 @@
 #include "weir.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,6 +25,8 @@
 #define POOL 16
 #define REPLY_MAX (1ull << 30)
 #define HEADER_TEXT_MAX 256
+#define FEEDBACK_MAX (1u << 20)
+#define FEEDBACK_US (30 * UINT64_C(1000000))
 #define SPAWN_US (60 * UINT64_C(1000000))
 
 /* The public names are the internal ones, number by number. */
@@ -199,7 +202,7 @@ static void add_traceparent(struct buf *out, const char *z)
     }
 }
 
-static void add_path(struct buf *out, const char *model, uint64_t version)
+static void add_model(struct buf *out, const char *model)
 {
     BUF_LIT(out, "/v2/models/");
     for (const unsigned char *p = (const unsigned char *)model; *p; p++) {
@@ -211,6 +214,11 @@ static void add_path(struct buf *out, const char *model, uint64_t version)
             buf_addf(out, "%%%02X", *p);
         }
     }
+}
+
+static void add_path(struct buf *out, const char *model, uint64_t version)
+{
+    add_model(out, model);
     if (version) {
         buf_addf(out, "/versions/%" PRIu64, version);
     }
@@ -579,6 +587,74 @@ enum weir_code weir_infer(struct weir *w, const char *model, const struct weir_t
     }
     *out = r;
     return WEIR_OK;
+}
+
+static enum err_code feedback_json(struct buf *b, const char *id, const struct weir_feedback *f, struct err *e)
+{
+    if (!id || !*id) {
+        return err_set(e, ERR_INVALID, "no request id: weir_result_request_id tells that of an answer");
+    }
+    if (f->correct < -1 || f->correct > 1 || isinf(f->reward)) {
+        return err_set(e, ERR_INVALID, "correct is 1, 0, or -1 for not said, and a reward is finite");
+    }
+    BUF_LIT(b, "{\"id\":");
+    json_strz(b, id);
+    if (f->label) {
+        BUF_LIT(b, ",\"label\":");
+        json_strz(b, f->label);
+    }
+    if (f->correct >= 0) {
+        buf_addf(b, ",\"correct\":%s", f->correct ? "true" : "false");
+    }
+    if (!isnan(f->reward)) {
+        BUF_LIT(b, ",\"reward\":");
+        json_f64(b, f->reward);
+    }
+    buf_addz(b, f->supersede ? ",\"supersede\":true}" : "}");
+    return b->over ? err_set(e, ERR_TOO_LARGE, "the feedback is too large") : ERR_OK;
+}
+
+static enum err_code post_feedback(struct weir *w, const char *model, const struct buf *json, struct err *e)
+{
+    struct http_client *c = NULL;
+    struct http_answer a;
+    struct buf path;
+    struct iovec body = {json->p, json->n};
+    buf_init(&path, 8u << 10);
+    http_answer_init(&a, FEEDBACK_MAX);
+    add_model(&path, model);
+    BUF_LIT(&path, "/feedback");
+    enum err_code rc =
+        path.over ? err_set(e, ERR_TOO_LARGE, "the model's name is too long") : connection_take(w, &c, e);
+    if (rc == ERR_OK) {
+        rc =
+            http_call(c, "POST", buf_z(&path), STR("Content-Type: application/json\r\n"), &body, 1, FEEDBACK_US, &a, e);
+        connection_give(w, c);
+    }
+    if (rc == ERR_OK && a.status != 200) {
+        rc = server_error(&a, e);
+    }
+    http_answer_done(&a);
+    buf_done(&path);
+    return rc;
+}
+
+enum weir_code weir_feedback(struct weir *w, const char *model, const char *request_id, const struct weir_feedback *f,
+                             struct weir_error *e)
+{
+    struct err err = {0};
+    struct weir_feedback own = WEIR_FEEDBACK_INIT;
+    if (!model || !*model || !f || f->size < sizeof own.size || f->size > 4096) {
+        err_set(&err, ERR_INVALID, "feedback wants a model, and begins with WEIR_FEEDBACK_INIT");
+        return give(e, &err);
+    }
+    memcpy(&own, f, MIN(f->size, sizeof own));
+    struct buf json;
+    buf_init(&json, FEEDBACK_MAX);
+    enum err_code rc = feedback_json(&json, request_id, &own, &err);
+    rc = rc == ERR_OK ? post_feedback(w, model, &json, &err) : rc;
+    buf_done(&json);
+    return rc == ERR_OK ? WEIR_OK : give(e, &err);
 }
 
 size_t weir_result_count(const struct weir_result *r)

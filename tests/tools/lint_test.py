@@ -79,6 +79,32 @@ def test_layers(lint, path, include, allowed):
     assert ("layers: " not in out) if allowed else (f"{path}:3: layers: " in out), out
 
 
+@pytest.mark.parametrize(
+    "path, include, allowed",
+    [
+        ("api/a.c", '"business/business.h"', True),
+        ("api/a.c", '"business/business_priv.h"', False),
+        ("api/a.c", '"data/data.h"', False),
+        ("api/a.c", "<weir.h>", False),
+        ("business/a.c", '"inference/inference.h"', True),
+        ("business/a.c", "<sqlite3.h>", False),
+        ("data/a.c", '"inference/inference.h"', False),
+        ("inference/a.c", "<weir.h>", True),
+        ("inference/a.c", '"inference/own.h"', True),
+        ("common/a.c", '"data/data.h"', False),
+        ("main.c", '"data/data.h"', True),
+        ("main.c", "<weir.h>", False),
+        ("inference/a.c", '"net/http.h"', False),
+        ("other/a.c", "<stdio.h>", False),
+    ],
+)
+def test_walls_of_the_shop(lint, path, include, allowed):
+    name = include.strip('<>"')
+    files = {} if name.startswith("net/") else {f"examples/shop/{name}": SPDX + "/* There. */\n"}
+    out = lint(files | {f"examples/shop/{path}": SPDX + f"/* Here. */\n#include {include}\n"})
+    assert ("layers: " not in out) if allowed else (f"examples/shop/{path}:" in out and "layers: " in out), out
+
+
 def test_an_include_that_is_not_there(lint):
     assert "src/net/a.c:3: layers: " in lint({"src/net/a.c": SPDX + '/* Here. */\n#include "gone.h"\n'})
 

@@ -18,6 +18,7 @@ struct admin_facts {
     char data_url[160], admin_url[160]; /* "http://127.0.0.1:8000" or "unix:/path" */
     const char *store_url, *artifacts;
     unsigned threads;
+    bool inference; /* the role */
     int64_t started_ms;
     char token[256];   /* "": tokenless */
     char host_ok[160]; /* the listener's own "host:port" */

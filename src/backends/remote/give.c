@@ -20,6 +20,7 @@
 
 #define ASK_US SECONDS(5)
 #define LOAD_US SECONDS(660) /* a load over there may take its time */
+#define RENEW_US SECONDS(5)  /* it is loaded: who does not answer is not waited for */
 #define PUSH_US SECONDS(3600)
 #define ANSWER_MAX (1u << 20)
 
@@ -128,10 +129,11 @@ static enum err_code hold(struct giving *g, uint64_t *number, uint64_t *hold_us)
 {
     char path[300], body[128];
     struct iovec iov = {body, (size_t)snprintf(body, sizeof(body), "{\"digest\":\"%.64s\"}", g->side->digest)};
+    uint64_t limit_us = g->side->loaded ? RENEW_US : LOAD_US;
     yyjson_doc *doc;
 
     snprintf(path, sizeof(path), "/admin/models/%s/hold", g->side->model);
-    if (http_call(g->admin, "POST", path, buf_str(&g->headers), &iov, 1, LOAD_US, &g->answer, g->e) != ERR_OK) {
+    if (http_call(g->admin, "POST", path, buf_str(&g->headers), &iov, 1, limit_us, &g->answer, g->e) != ERR_OK) {
         return g->e->code;
     }
     if (g->answer.status == 404) {

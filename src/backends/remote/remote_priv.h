@@ -54,6 +54,7 @@ struct side {
     _Atomic unsigned refs;
     /* the errand's */
     bool by_metadata; /* it has no route for ready */
+    bool loaded;
     uint64_t hold_us; /* weir://: so long it keeps the version */
 };
 enum err_code side_start(struct side **out, const struct far_place *at, int dirfd, struct loop *loop, side_fn *on,

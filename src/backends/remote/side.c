@@ -283,6 +283,7 @@ static bool load(struct side *s)
             return false;
         }
     }
+    s->loaded = true;
     snprintf(info.runtime, sizeof(info.runtime), "%.60s", s->place);
     tell(s, SIDE_UP, &info, NULL);
     return true;

@@ -14,11 +14,8 @@
 
 static const struct far far = {"far:80", "add", "7"};
 
-static struct {
-    struct job_block block;
-    struct tensor in[2];
-    uint16_t want[4];
-} job;
+static _Alignas(struct job_block) uint8_t job_bytes[sizeof(struct job_block) + 2 * sizeof(struct tensor)];
+static struct job_block *const job = (void *)job_bytes;
 
 /* A model with the input x FP32 [-1,2], and an output of each name and dtype. */
 static struct model_info model(const char *name, enum dtype dtype)
@@ -37,7 +34,7 @@ static enum err_code read_reply(struct http_answer *a, const struct model_info *
                                 struct err *e)
 {
     uint32_t n = 99;
-    enum err_code code = far_outputs(a, info, &job.block, space, SPACE, t, &n, e);
+    enum err_code code = far_outputs(a, info, job, space, SPACE, t, &n, e);
 
     assert_true(code == ERR_OK ? n == info->n_out : code == ERR_MODEL && e->text[0]);
     return code;
@@ -51,11 +48,11 @@ static void a_request(void **state)
     struct buf head;
 
     (void)state;
-    memset(&job, 0, sizeof job);
-    job.block.n_in = 1;
-    job.in[0] = (struct tensor){.dtype = DTYPE_FP32, .rank = 2, .dim = {1, 2}, .off = 8, .len = 8};
+    memset(job_bytes, 0, sizeof job_bytes);
+    job->n_in = 1;
+    job->in[0] = (struct tensor){.dtype = DTYPE_FP32, .rank = 2, .dim = {1, 2}, .off = 8, .len = 8};
     buf_init(&head, 1 << 16);
-    assert_int_equal(far_request(&head, iov, &far, &info, &job.block, window, 0), 2);
+    assert_int_equal(far_request(&head, iov, &far, &info, job, window, 0), 2);
     assert_int_equal(iov[0].iov_len, head.n);
     assert_ptr_equal(iov[1].iov_base, window + 8);
     assert_int_equal(iov[1].iov_len, 8);
@@ -65,16 +62,16 @@ static void a_request(void **state)
                       "Content-Length: 142\r\n\r\n"
                       "{\"parameters\":{\"binary_data_output\":true},\"inputs\":[{\"name\":\"x\",\"datatype\":\"FP32\","
                       "\"shape\":[1,2],\"parameters\":{\"binary_data_size\":8}}]}");
-    job.block.n_out = 1;
-    job.in[0].len = 0; /* nothing to send of it */
-    job_block_want(&job.block)[0] = 0;
-    assert_int_equal(far_request(&head, iov, &(struct far){"h", "m", ""}, &info, &job.block, window, 1500), 1);
+    job->n_out = 1;
+    job->in[0].len = 0; /* nothing to send of it */
+    job_block_want(job)[0] = 0;
+    assert_int_equal(far_request(&head, iov, &(struct far){"h", "m", ""}, &info, job, window, 1500), 1);
     assert_non_null(strstr(buf_z(&head), "POST /v2/models/m/infer HTTP/1.1\r\n"));
     assert_non_null(strstr(buf_z(&head), "\r\nX-Weir-Timeout: 1500us\r\n\r\n{\"parameters\":{"));
     assert_non_null(strstr(buf_z(&head), ",\"timeout\":1500}"));
     assert_non_null(strstr(buf_z(&head), ",\"outputs\":[{\"name\":\"y\",\"parameters\":{\"binary_data\":true}}]}"));
     buf_done(&head);
-    memset(&job, 0, sizeof job);
+    memset(job_bytes, 0, sizeof job_bytes);
 }
 
 static void numbers_as_json(void **state)

@@ -98,6 +98,14 @@ static bool read_shadow(sqlite3_stmt *st, void *row)
     return column_text(st, 0, h->model, sizeof h->model) && column_text(st, 1, h->id, sizeof h->id);
 }
 
+static bool read_place(sqlite3_stmt *st, void *row)
+{
+    struct place_row *p = row;
+    p->at_ms = sqlite3_column_int64(st, 3);
+    return column_text(st, 0, p->family, sizeof p->family) && column_text(st, 1, p->place, sizeof p->place) &&
+           column_text(st, 2, p->configured, sizeof p->configured) && column_text(st, 4, p->actor, sizeof p->actor);
+}
+
 static bool read_seq(sqlite3_stmt *st, void *row)
 {
     *(int64_t *)row = sqlite3_column_int64(st, 0);
@@ -164,6 +172,7 @@ void store_state_done(struct store_state *st)
     free(st->costs);
     free(st->holds);
     free(st->shadows);
+    free(st->places);
     *st = (struct store_state){0};
 }
 
@@ -186,6 +195,7 @@ enum err_code store_load(struct store *s, struct store_state *out, struct err *e
         {SQL_HOLDS, sizeof *st.holds, read_hold, &st.n_holds, NULL},
         {SQL_SEQ, sizeof st.seq, read_seq, &n_seq, NULL},
         {SQL_SHADOWS, sizeof *st.shadows, read_shadow, &st.n_shadows, NULL},
+        {SQL_PLACES, sizeof *st.places, read_place, &st.n_places, NULL},
     };
     enum err_code rc = ERR_OK;
     for (size_t i = 0; i < COUNT_OF(parts) && rc == ERR_OK; i++) {
@@ -199,6 +209,7 @@ enum err_code store_load(struct store *s, struct store_state *out, struct err *e
     st.seq = n_seq ? *(int64_t *)parts[5].rows : 0;
     free(parts[5].rows);
     st.shadows = parts[6].rows;
+    st.places = parts[7].rows;
     if (rc != ERR_OK) {
         store_state_done(&st);
         return rc;

@@ -137,27 +137,36 @@ static enum err_code apply_rows(struct store *s, const struct store_change *c, s
     return add_history(s, c->history) ? ERR_OK : db_fail(s, e, "write the history");
 }
 
-enum err_code store_apply(struct store *s, const struct store_change *c, struct err *e)
+static enum err_code begin(struct store *s, struct err *e)
 {
-    assert(c->history != NULL);
     enum err_code rc = store_writable(s, e);
-    if (rc != ERR_OK) {
-        return rc;
-    }
-    if (!db_run(s, SQL_BEGIN)) {
-        return db_fail(s, e, "begin the change");
-    }
-    rc = apply_rows(s, c, e);
-    int64_t seq = sqlite3_last_insert_rowid(s->db); /* the line of history comes last */
+    return rc != ERR_OK ? rc : db_run(s, SQL_BEGIN) ? ERR_OK : db_fail(s, e, "begin the change");
+}
+
+/* Commits if rc says that the rows are in, else takes them back. */
+static enum err_code end(struct store *s, enum err_code rc, struct err *e)
+{
     if (rc == ERR_OK && !db_run(s, SQL_COMMIT)) {
         rc = sqlite3_extended_errcode(s->db) == SQLITE_CONSTRAINT_FOREIGNKEY
                  ? err_set(e, ERR_CONFLICT, "the change names a model or a version that does not exist")
                  : db_fail(s, e, "store the change");
     }
+    if (rc != ERR_OK && !sqlite3_get_autocommit(s->db) && !db_run(s, SQL_ROLLBACK) && !sqlite3_get_autocommit(s->db)) {
+        store_break(s, "a change that could not be taken back");
+    }
+    return rc;
+}
+
+enum err_code store_apply(struct store *s, const struct store_change *c, struct err *e)
+{
+    assert(c->history != NULL);
+    enum err_code rc = begin(s, e);
     if (rc != ERR_OK) {
-        if (!sqlite3_get_autocommit(s->db) && !db_run(s, SQL_ROLLBACK) && !sqlite3_get_autocommit(s->db)) {
-            store_break(s, "a change that could not be taken back");
-        }
+        return rc;
+    }
+    rc = apply_rows(s, c, e);
+    int64_t seq = sqlite3_last_insert_rowid(s->db); /* the line of history comes last */
+    if ((rc = end(s, rc, e)) != ERR_OK) {
         return rc;
     }
     c->history->seq = seq;
@@ -166,6 +175,40 @@ enum err_code store_apply(struct store *s, const struct store_change *c, struct 
     }
     db_checkpoint(s);
     return ERR_OK;
+}
+
+static bool put_place(struct store *s, const struct place_row *p)
+{
+    enum statement which = p->place[0] ? SQL_PUT_PLACE : SQL_DROP_PLACE;
+    sqlite3_stmt *st = s->statements[which];
+    db_bind_text(st, 1, p->family);
+    if (p->place[0]) {
+        db_bind_text(st, 2, p->place);
+        db_bind_text(st, 3, p->configured);
+        sqlite3_bind_int64(st, 4, p->at_ms);
+        db_bind_text(st, 5, p->actor);
+    }
+    return db_run(s, which);
+}
+
+enum err_code store_put_place(struct store *s, const struct place_row *row, struct history_row *history, size_t n,
+                              struct err *e)
+{
+    enum err_code rc = begin(s, e);
+    if (rc != ERR_OK) {
+        return rc;
+    }
+    if (!put_place(s, row)) {
+        rc = db_fail(s, e, "store the place");
+    }
+    for (size_t i = 0; i < n && rc == ERR_OK; i++) {
+        rc = add_history(s, &history[i]) ? ERR_OK : db_fail(s, e, "write the history");
+        history[i].seq = sqlite3_last_insert_rowid(s->db);
+    }
+    if ((rc = end(s, rc, e)) == ERR_OK) {
+        db_checkpoint(s);
+    }
+    return rc;
 }
 
 enum err_code store_progress(struct store *s, const char *rollout, const char *progress, const char *counts,

@@ -110,6 +110,17 @@ struct shadow_row {
     int64_t started_ms;
 };
 
+/* A family that was switched to another place while the server ran. */
+#define PLACE_MAX 299
+struct place_row {
+    char family[NAME_MAX_LEN + 1];
+    char place[PLACE_MAX + 1]; /* "worker", "weir://host:8000"; "": as configured */
+    char configured[PLACE_MAX +
+                    1]; /* what the configuration said when it was switched; "": it did not name the family */
+    int64_t at_ms;
+    char actor[64];
+};
+
 struct cost_row {
     char digest[65]; /* of an artifact */
     char device[16]; /* "host", "cuda:0" */
@@ -139,6 +150,11 @@ enum err_code store_apply(struct store *s, const struct store_change *c, struct 
 enum err_code store_progress(struct store *s, const char *rollout, const char *progress, const char *counts,
                              struct err *e) MUST_USE;
 
+/* A family's place, and what history tells of it (n lines, their seq is set), in one transaction. Inserted or replaced
+ * by family; with place "" it is taken away (fine if there is none). ERR_STORAGE. */
+enum err_code store_put_place(struct store *s, const struct place_row *row, struct history_row *history, size_t n,
+                              struct err *e) MUST_USE;
+
 /* Everything, for the start. Arrays are the caller's: store_state_done. rollouts: each model's last one (running,
  * soaking or ended). */
 struct store_state {
@@ -154,6 +170,8 @@ struct store_state {
     size_t n_holds;
     struct shadow_row *shadows;
     size_t n_shadows;
+    struct place_row *places;
+    size_t n_places;
     int64_t seq; /* of the newest line of history; 0: there is none */
 };
 enum err_code store_load(struct store *s, struct store_state *out, struct err *e) MUST_USE;

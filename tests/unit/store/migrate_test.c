@@ -127,7 +127,7 @@ static void closes(struct fixture *f)
 
 static void is_of_this_schema(struct fixture *f)
 {
-    finds(f, "PRAGMA user_version", "5;");
+    finds(f, "PRAGMA user_version", "6;");
     finds(f, "PRAGMA integrity_check", "ok;");
     finds(f, "PRAGMA foreign_key_check", "");
 }
@@ -303,11 +303,11 @@ static void a_newer_schema_is_refused_and_left_alone(void **state)
     struct err e = {0};
     opens(f);
     closes(f);
-    sql(f, "PRAGMA user_version = 6; PRAGMA journal_mode = DELETE");
+    sql(f, "PRAGMA user_version = 7; PRAGMA journal_mode = DELETE");
     assert_int_equal(store_open_in(&f->s, f->folder, &e), ERR_CONFLICT);
     assert_null(f->s);
-    assert_non_null(strstr(e.text, "written by a newer Weir (schema 6, this one knows 5)"));
-    finds(f, "PRAGMA user_version", "6;");
+    assert_non_null(strstr(e.text, "written by a newer Weir (schema 7, this one knows 6)"));
+    finds(f, "PRAGMA user_version", "7;");
     finds(f, "PRAGMA journal_mode", "delete;");
 }
 

@@ -779,6 +779,40 @@ enum err_code settings_read(const struct setting *table, size_t n, const struct 
     return code == ERR_OK && map ? read_map(&r, map, "") : code;
 }
 
+void setting_text(const struct setting *row, const void *from, struct buf *out)
+{
+    const char *field = (const char *)from + row->offset;
+    char text[40];
+    uint64_t number;
+    int word;
+    bool flag;
+
+    switch (row->type) {
+    case SET_BOOL:
+        memcpy(&flag, field, sizeof(flag));
+        buf_addz(out, flag ? "on" : "off");
+        break;
+    case SET_ENUM:
+        memcpy(&word, field, sizeof(word));
+        buf_addz(out, row->words[word]);
+        break;
+    case SET_STRING:
+        buf_addz(out, *(char *const *)(const void *)field ? *(char *const *)(const void *)field : "");
+        break;
+    case SET_U64:
+        memcpy(&number, field, sizeof(number));
+        buf_addu(out, number);
+        break;
+    case SET_BYTES:
+    case SET_DURATION:
+    case SET_SHARE:
+        memcpy(&number, field, sizeof(number));
+        value_text(row->type, number, text);
+        buf_addz(out, text);
+        break;
+    }
+}
+
 enum err_code settings_set(const struct setting *row, const char *text, void *into, const char *what, struct err *e)
 {
     struct value v;

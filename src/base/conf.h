@@ -9,6 +9,7 @@
 #define WEIR_BASE_CONF_H
 
 #include "base/base.h"
+#include "base/buf.h"
 #include "base/err.h"
 
 enum conf_kind { CONF_SCALAR, CONF_MAP, CONF_LIST };
@@ -64,6 +65,8 @@ enum err_code settings_read(const struct setting *table, size_t n, const struct 
 /* One value by name, as from the command line; `what` names the source in errors. */
 enum err_code settings_set(const struct setting *row, const char *text, void *into, const char *what,
                            struct err *e) MUST_USE;
+/* A value as it may stand in the file, settings_set's other direction; a string that is NULL gives "". */
+void setting_text(const struct setting *row, const void *from, struct buf *out);
 void settings_done(const struct setting *table, size_t n, void *into); /* frees strings */
 
 bool parse_bytes(struct str s, uint64_t *out);

@@ -360,6 +360,46 @@ static void one_value(void **state)
     settings_done(table, COUNT_OF(table), &s);
 }
 
+/* What is written of a value reads as that value. */
+static void texts(void **state)
+{
+    (void)state;
+    static const struct {
+        size_t row;
+        const char *text, *same; /* same: how it is written; NULL: as it is */
+    } cases[] = {
+        {0, "off", NULL},         {0, "yes", "on"},  {1, "64", NULL},     {2, "64MiB", NULL}, {2, "4096", "4KiB"},
+        {2, "10MB", "10000000B"}, {3, "50ms", NULL}, {3, "1500us", NULL}, {3, "60s", "1m"},   {4, "5%", NULL},
+        {4, "0.25%", NULL},       {5, "abc", NULL},  {7, "worker", NULL},
+    };
+    struct err e;
+    struct buf out;
+
+    buf_init(&out, 4096);
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        struct sample a, b;
+        settings_defaults(table, COUNT_OF(table), &a);
+        settings_defaults(table, COUNT_OF(table), &b);
+        buf_clear(&out);
+        assert_int_equal(settings_set(&table[cases[i].row], cases[i].text, &a, "x", &e), ERR_OK);
+        setting_text(&table[cases[i].row], &a, &out);
+        assert_string_equal(buf_z(&out), cases[i].same ? cases[i].same : cases[i].text);
+        assert_int_equal(settings_set(&table[cases[i].row], buf_z(&out), &b, "x", &e), ERR_OK);
+        buf_clear(&out);
+        setting_text(&table[cases[i].row], &b, &out);
+        assert_string_equal(buf_z(&out), cases[i].same ? cases[i].same : cases[i].text);
+        settings_done(table, COUNT_OF(table), &a);
+        settings_done(table, COUNT_OF(table), &b);
+    }
+    struct sample s;
+    settings_defaults(table, COUNT_OF(table), &s);
+    buf_clear(&out);
+    setting_text(&table[6], &s, &out); /* a path that is not there */
+    assert_string_equal(buf_z(&out), "");
+    settings_done(table, COUNT_OF(table), &s);
+    buf_done(&out);
+}
+
 static void units(void **state)
 {
     (void)state;
@@ -397,7 +437,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(tree),  cmocka_unit_test(empty),     cmocka_unit_test(bad_yaml), cmocka_unit_test(bounds),
         cmocka_unit_test(files), cmocka_unit_test(presets),   cmocka_unit_test(reads),    cmocka_unit_test(complaints),
-        cmocka_unit_test(inner), cmocka_unit_test(one_value), cmocka_unit_test(units),
+        cmocka_unit_test(inner), cmocka_unit_test(one_value), cmocka_unit_test(units),    cmocka_unit_test(texts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -156,10 +156,35 @@ static bool check_far_sides(const struct admin_facts *f, char *text, size_t cap,
     return away == 0;
 }
 
+/* A switch that weir.yaml does not know of is no fault, but whoever reads only the file is wrong about it. */
+static bool check_places(const struct admin_facts *f, char *text, size_t cap, char *mend, size_t mend_cap)
+{
+    struct family *const *all;
+    size_t n = control_families(f->control, &all), at = 0;
+
+    for (size_t i = 0; i < n && at < cap; i++) {
+        const char *says = family_configured(all[i]);
+
+        if (all[i]->switched.place[0]) {
+            at += (size_t)snprintf(text + at, cap - at,
+                                   "%sfamily %s was switched to %s by %s, and that rules; weir.yaml says %s "
+                                   "(weir split %s --undo, or edit weir.yaml)",
+                                   at ? "; " : "", all[i]->name, family_place_name(all[i]), all[i]->switched.actor,
+                                   says ? says : "nothing of it", all[i]->name);
+        }
+    }
+    if (at == 0) {
+        snprintf(text, cap, "every family runs where weir.yaml says");
+    }
+    snprintf(mend, mend_cap, "%s", "");
+    return true;
+}
+
 static const struct check checks[] = {{"sandbox", check_landlock},
                                       {"memory limits", check_limits},
                                       {"descriptors", check_files},
-                                      {"far sides", check_far_sides}};
+                                      {"far sides", check_far_sides},
+                                      {"places", check_places}};
 
 /* ---- taking down ---- */
 
@@ -528,6 +553,8 @@ static void build_planes(struct house *h)
     f->capture = h->capture;
     f->store_url = h->conf.store;
     f->artifacts = h->conf.artifacts;
+    f->config = h->conf.file;
+    f->drain_us = h->conf.drain_us;
     f->threads = (unsigned)h->conf.threads;
     f->started_ms = clock_wall_ms();
     f->data_connections = &h->data_connections;

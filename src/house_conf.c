@@ -154,7 +154,8 @@ static enum err_code check_device(const struct conf *y, const struct conf_node *
     return ERR_OK;
 }
 
-/* The place as text means something. A device is the far side's matter. */
+/* The place as text means something. A device that is said beside a far one is for when the family is here: the place
+ * is the only thing that changes when it goes. */
 static enum err_code check_place(const struct conf *y, const struct conf_node *family, struct family *f, struct err *e)
 {
     const struct conf_node *at = conf_find(family, "place");
@@ -162,10 +163,6 @@ static enum err_code check_place(const struct conf *y, const struct conf_node *f
 
     if (family_place(f, &why) != ERR_OK) {
         return conf_error(y, at ? at : family, e, "families.%s.%s", f->name, why.text);
-    }
-    if (place_is_far((enum place)f->place) && strcmp(f->device, "cpu") != 0) {
-        return conf_error(y, at, e, "families.%s.device: %s is said where the model runs, at %s", f->name, f->device,
-                          f->place_text);
     }
     if (f->token_file && f->place != PLACE_WEIR) {
         return conf_error(y, at ? at : family, e, "families.%s.token_file is for place: weir://HOST:PORT", f->name);
@@ -405,6 +402,7 @@ int house_conf_read(struct house_conf *c, int argc, char **argv)
         return wrong("--role is server or inference, not '%s'", o.role);
     }
     c->role = o.role ? strcmp(o.role, "inference") == 0 : c->role;
+    c->file = o.file ? realpath(o.file, NULL) : NULL;
     override(&c->listen, o.listen);
     override(&c->admin, o.admin);
     complete(c, o.data);
@@ -418,6 +416,8 @@ void house_conf_done(struct house_conf *c)
     for (size_t i = 0; i < c->n_families; i++) {
         settings_done(family_settings, n_family_settings, &c->families[i]);
     }
+    free(c->file);
+    c->file = NULL;
     free(c->families);
     c->families = NULL;
     c->n_families = 0;

@@ -10,6 +10,7 @@
 #include "control/control.h"
 
 struct house_conf {
+    char *file; /* of weir.yaml, absolute; NULL: none was given */
     char *listen, *admin, *store, *artifacts, *user_header, *admin_token_file, *import_root, *onnxruntime;
     uint64_t threads, body_max, connections, drain_us;
     int log_level;

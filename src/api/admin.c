@@ -238,6 +238,9 @@ static void show_server(struct request *r)
     json_strz(b, f->store_url);
     BUF_LIT(b, ",\"artifacts\":");
     json_strz(b, f->artifacts);
+    BUF_LIT(b, ",\"config\":");
+    json_strz(b, f->config);
+    buf_addf(b, ",\"drain_s\":%.3f", (double)f->drain_us / 1e6);
     BUF_LIT(b, ",\"runtimes\":{");
     show_runtimes(b, r->plane->control);
     BUF_LIT(b, "}}");
@@ -278,6 +281,10 @@ const struct api_route admin_routes[] = {
     {"GET", "/admin/doctor", show_doctor, NULL, ADMIN_BODY, "checks of the machine, and how to mend what they find"},
     {"GET", "/admin/events", admin_events, NULL, ADMIN_BODY, "changes as they happen (server-sent events)"},
     {"GET", "/admin/events/deliveries", admin_deliveries, NULL, ADMIN_BODY, "attempts of the webhook"},
+    {"GET", "/admin/families", admin_list_families, NULL, ADMIN_BODY, "families: where they run, by which settings"},
+    {"GET", "/admin/families/{family}", admin_show_family, NULL, ADMIN_BODY, "one family"},
+    {"POST", "/admin/families/{family}", admin_change_family, NULL, ADMIN_BODY,
+     "another place, without dropping a request: {place}, {undo: true}"},
     {"GET", "/admin/models", admin_list_models, NULL, ADMIN_BODY, "all models with their versions"},
     {"POST", "/admin/models", admin_register, NULL, ADMIN_BODY, "register a name without a version"},
     {"GET", "/admin/models/{model}", admin_show_model, NULL, ADMIN_BODY, "one model with its versions"},

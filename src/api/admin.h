@@ -17,6 +17,8 @@
 struct admin_facts {
     char data_url[160], admin_url[160]; /* "http://127.0.0.1:8000" or "unix:/path" */
     const char *store_url, *artifacts;
+    const char *config; /* path of weir.yaml, absolute; NULL: there is none */
+    uint64_t drain_us;
     unsigned threads;
     bool inference; /* the role */
     int64_t started_ms;

@@ -182,9 +182,7 @@ void version_sum(const struct version *v, struct series_sum *out)
 
 const char *place_name(const struct model *m)
 {
-    return m->family->place == PLACE_INLINE             ? "inline"
-           : place_is_far((enum place)m->family->place) ? m->family->place_text
-                                                        : "worker";
+    return family_place_name(m->family);
 }
 
 static void put_tensors(struct buf *b, const char *key, const struct tensor_info *t, uint32_t n)
@@ -350,7 +348,7 @@ void json_model(struct buf *b, const struct model *m, const struct admin_facts *
 {
     BUF_LIT(b, "{");
     json_put_text(b, "name", m->row.name);
-    json_put_text(b, "family", m->row.family);
+    json_put_text(b, "family", m->family->name);
     json_put_text(b, "place", place_name(m));
     json_put_count(b, "instances", m->family->place == PLACE_INLINE ? 1 : m->family->instances);
     json_put_version(b, "stable", m->row.stable);

@@ -63,6 +63,7 @@ void event_type(struct buf *out, const char *kind)
         {"aborted", "rollout.aborted"},
         {"shadow_started", "shadow.started"},
         {"shadow_stopped", "shadow.stopped"},
+        {"place_changed", "place.changed"},
     };
 
     for (size_t i = 0; i < COUNT_OF(table); i++) {

@@ -301,7 +301,7 @@ static void put_models(struct buf *b, const struct views *vs)
 
             version_labels(b, "weir_model_info", v);
             buf_addf(b, ",family=\"%s\",place=\"%s\",backend=\"%s\",digest=\"%s\",state=\"%s\",serving=\"%s\"} 1\n",
-                     v->model->row.family, place_name(v->model), v->row.backend, v->row.digest,
+                     v->model->family->name, place_name(v->model), v->row.backend, v->row.digest,
                      version_state_names[v->state], version_serving(v));
         }
     }

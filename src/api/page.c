@@ -212,7 +212,7 @@ static void put_model(struct buf *b, const struct model *m)
     BUF_LIT(b, "<tr><th scope=\"row\" class=\"name\">");
     put_z(b, m->row.name);
     BUF_LIT(b, "</th><td class=\"text\">");
-    put_z(b, m->row.family);
+    put_z(b, m->family->name);
     buf_addf(b, "</td><td class=\"text\">%s</td>", place_name(m));
     if (v) {
         put_version_cells(b, v);

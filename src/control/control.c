@@ -157,8 +157,8 @@ const struct family *family_for(const struct control *c, struct str named, struc
 {
     const struct family *preset = NULL;
 
-    for (size_t i = 0; i < c->spec.n_families; i++) {
-        const struct family *f = &c->families[i];
+    for (size_t i = 0; i < c->n_families; i++) {
+        const struct family *f = c->families[i];
 
         if (str_is(named.p ? named : model, f->name)) {
             return f;
@@ -172,21 +172,30 @@ const struct family *family_for(const struct control *c, struct str named, struc
     return preset;
 }
 
+/* "default" is what a model got that had no family of its own; it may have one by now. */
+const struct family *family_of(const struct control *c, const struct model_row *row)
+{
+    struct str named = strcmp(row->family, "default") == 0 ? (struct str){NULL, 0} : str_of(row->family);
+    struct err e;
+    const struct family *f = family_for(c, named, str_of(row->name), &e);
+
+    if (!f) {
+        f = family_for(c, (struct str){NULL, 0}, STR("default"), &e);
+        log_warn("control", "the family is not in the configuration any more; default is used model=%s family=%s",
+                 row->name, row->family);
+    }
+    return f;
+}
+
 /* ---- models and versions ---- */
 
 struct model *model_add(struct control *c, const struct model_row *row)
 {
     struct model *m = xcalloc(1, sizeof(*m));
-    struct err e;
 
     m->row = *row;
     m->control = c;
-    m->family = family_for(c, str_of(row->family), str_of(row->name), &e);
-    if (!m->family) {
-        m->family = family_for(c, (struct str){NULL, 0}, STR("default"), &e);
-        log_warn("control", "the family is not in the configuration any more; default is used model=%s family=%s",
-                 row->name, row->family);
-    }
+    m->family = family_of(c, row);
     c->models = xrealloc(c->models, (c->n_models + 1) * sizeof(struct model *));
     c->models[c->n_models++] = m;
     return m;
@@ -199,6 +208,7 @@ struct version *version_new(struct control *c, struct model *m, const struct ver
     (void)c;
     v->row = *row;
     v->model = m;
+    v->family = m->family;
     v->slot = -1;
     v->prediction = -1;
     return v;
@@ -374,8 +384,8 @@ static void on_tick(struct timer *t)
 /* A name that was mistyped in the configuration, or a model that has gone: nobody would notice otherwise. */
 static void warn_of_unused_families(const struct control *c)
 {
-    for (size_t i = 0; c->n_models > 0 && i < c->spec.n_families; i++) {
-        const struct family *f = &c->families[i];
+    for (size_t i = 0; c->n_models > 0 && i < c->n_families; i++) {
+        const struct family *f = c->families[i];
         bool used = strcmp(f->name, "default") == 0;
 
         for (size_t k = 0; k < c->n_models; k++) {
@@ -458,6 +468,7 @@ static void on_state(struct task *t)
         log_error("control", "the store can not be read; no model is served error=\"%s\"", j->err.text);
     } else {
         memory_take_costs(c, &j->state);
+        places_take(c, &j->state);
         take_state(c, &j->state);
         store_state_done(&j->state);
     }
@@ -498,8 +509,12 @@ enum err_code control_new(struct control **out, const struct control_spec *spec,
 
     (void)e;
     c->spec = *spec;
-    c->families = xmalloc(spec->n_families * sizeof(struct family));
-    memcpy(c->families, spec->families, spec->n_families * sizeof(struct family));
+    c->families = xmalloc(spec->n_families * sizeof(c->families[0]));
+    for (size_t i = 0; i < spec->n_families; i++) {
+        c->families[i] = xmalloc(sizeof(struct family));
+        *c->families[i] = spec->families[i];
+    }
+    c->n_families = spec->n_families;
     c->loop = spec->loop;
     c->store = spec->store;
     c->policies = xmalloc(MAX(spec->n_policies, (size_t)1) * sizeof(c->policies[0]));
@@ -578,7 +593,14 @@ void control_free(struct control *c)
     memory_done(c);
     snapshot_free(atomic_load(&c->router.now));
     free(c->models);
+    for (size_t i = 0; i < c->n_families; i++) {
+        free(c->families[i]);
+    }
+    for (size_t i = 0; i < c->n_former; i++) {
+        free(c->former[i]);
+    }
     free(c->families);
+    free(c->former);
     free(c->policies);
     free(c);
 }

@@ -60,6 +60,10 @@ struct family {
     uint64_t timeout_us;    /* deadline of a request that names none */
     uint64_t out_bytes;
     struct capture_rule capture; /* not in the table: house_conf.c */
+    /* not in the table: control's own (move.c) */
+    struct place_row switched; /* its place was changed while the server ran; place "": it is where weir.yaml says */
+    bool made;                 /* by that: weir.yaml does not name it */
+    char place_own[PLACE_MAX + 1]; /* where place_text points after a switch */
 };
 extern const struct setting family_settings[];
 extern const size_t n_family_settings;
@@ -119,6 +123,8 @@ extern const char *const version_state_names[]; /* "registered", "loading", "rea
 struct version {
     struct version_row row;
     struct model *model;
+    const struct family
+        *family; /* by whose settings it is loaded: the model's, but while that moves to another place */
     enum version_state state;
     struct err why;                /* VERSION_FAILED, VERSION_DEGRADED, VERSION_COLD (code ERR_OK: by intent) */
     struct pool *pool;             /* NULL unless loading or loaded */
@@ -285,6 +291,27 @@ struct shadow_sum {
 };
 /* Adds up what all threads have compared, of m->shadow, which is not NULL. The sum is valid during done. */
 void control_shadow_sum(struct model *m, void (*done)(void *ctx, const struct shadow_sum *sum), void *ctx);
+
+/* ---- places ---- */
+/* Where the models of a family run can be changed while the server runs. Every loaded version of them is opened a
+ * second time at the new place and warmed; when all are ready the change is written, the router names the new ones, and
+ * requests that are under way finish at the old place, which then closes. If one can not be opened there, everything
+ * stays as it was.
+ *
+ * The switch is remembered over restarts as long as the family's place in weir.yaml is what it was at the switch. When
+ * it is edited, weir.yaml rules again. */
+size_t control_families(const struct control *c, struct family *const **out); /* valid until the next event */
+const char *family_place_name(const struct family *f);                             /* as a person writes it */
+/* What weir.yaml says; NULL: it does not name the family. */
+const char *family_configured(const struct family *f);
+/* Where it is being switched to; NULL: it is not. */
+const char *family_moving(const struct control *c, const struct family *f);
+/* place p == NULL: back to where weir.yaml says. A family that is not there, but has a model's name whose family is
+ * "default", is made for it, with default's settings. One that is there already is done at once. ERR_NOT_FOUND;
+ * ERR_INVALID: no place; ERR_CONFLICT: it is being switched, a rollout of one of its models runs, or a version has
+ * other inputs or outputs there; and whatever kept a version from being opened. */
+void control_place(struct control *c, struct str family, struct str place, struct str actor,
+                   void (*done)(void *ctx, const struct err *e), void *ctx);
 
 /* ---- first use: by connection threads ---- */
 /* Loads a cold version. done() comes once, on home's thread, when it is ready or why it is not. Until then w is

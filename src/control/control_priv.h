@@ -10,7 +10,11 @@
 
 struct control {
     struct control_spec spec;
-    struct family *families;
+    struct family **families; /* n_families of them; one is named "default" */
+    size_t n_families;
+    struct family **former; /* that a switch has replaced: snapshots and versions may still name them */
+    size_t n_former;
+    struct move *moves; /* families that are being switched */
     struct rollout_policy *policies;
     struct loop *loop;
     struct store *store;
@@ -37,6 +41,7 @@ struct control {
 
 /* ---- control.c ---- */
 const struct family *family_for(const struct control *c, struct str named, struct str model, struct err *e);
+const struct family *family_of(const struct control *c, const struct model_row *row);
 struct model *model_add(struct control *c, const struct model_row *row);
 void model_insert(struct model *m, struct version *v); /* keeps them ascending */
 struct version *version_new(struct control *c, struct model *m, const struct version_row *row);
@@ -110,6 +115,13 @@ void memory_gone(struct version *v); /* its claim ends; memory_retry is due */
 void memory_retry(struct control *c);
 /* The engines of the version's pool are the same as the other's: names, dtypes, ranks. */
 enum err_code versions_match(const struct version *stable, const struct version *canary, struct err *e) MUST_USE;
+
+/* ---- move.c: families that are switched to another place ---- */
+/* At the start, before there are models: switches that still rule, and an end to those that do not. */
+void places_take(struct control *c, const struct store_state *st);
+/* A version that was loaded while its family was switched runs at the old place: it leaves memory, and comes back at
+ * the new one when it is wanted. Nothing for others. */
+void version_follow(struct version *v);
 
 /* ---- change.c: one change of a model at a time, durable before it acts ---- */
 struct change {

@@ -105,9 +105,9 @@ static enum err_code take_yaml(struct version *v, struct str text, struct err *e
     v->labels = NULL;
     v->n_labels = 0;
     v->prediction_output[0] = '\0';
-    v->batch_max = v->model->family->batch_max;
-    v->batch_delay_us = v->model->family->batch_delay_us;
-    v->batch_slo_us = v->model->family->batch_slo_us;
+    v->batch_max = v->family->batch_max;
+    v->batch_delay_us = v->family->batch_delay_us;
+    v->batch_slo_us = v->family->batch_slo_us;
     if (text.n == 0) {
         return upstream_read(v, NULL, e);
     }
@@ -187,6 +187,7 @@ static void on_ready(void *ctx, struct pool *p)
         control_publish(c); /* before those who wait look again */
     }
     tell_waiters(v, &e);
+    version_follow(v);
     control_check_ready(c);
 }
 
@@ -226,7 +227,7 @@ static void on_sick(void *ctx, struct pool *p, const struct err *last)
     struct err e;
 
     v->why = *last;
-    if ((rollout_running(m) || rollout_soaking(m)) && m->rollout.canary == v->row.number) {
+    if (!v->pushing && (rollout_running(m) || rollout_soaking(m)) && m->rollout.canary == v->row.number) {
         canary_sick(m, last);
     }
     if (!pool_productive(p)) {
@@ -298,7 +299,7 @@ static unsigned threads_for(const struct control *c, const struct family *f)
 
     for (size_t i = 0; i < VERSION_SLOTS; i++) {
         if (c->slot[i] && version_place(c->slot[i]) == PLACE_WORKER) {
-            executors += c->slot[i]->model->family->instances;
+            executors += c->slot[i]->family->instances;
         }
     }
     return (unsigned)MAX((uint64_t)MAX(processors, 1) / executors, 1u);
@@ -325,7 +326,7 @@ static enum err_code open_pool(struct version *v, int dirfd, struct err *e)
 {
     struct model *m = v->model;
     struct control *c = m->control;
-    const struct family *f = m->family;
+    const struct family *f = v->family;
     enum place place = version_place(v);
     const struct engine_ops *ops = c->spec.ops.engine(v->row.backend, place);
     char name[TENSOR_NAME_MAX + 1], number[24];
@@ -340,8 +341,8 @@ static enum err_code open_pool(struct version *v, int dirfd, struct err *e)
                              .threads = (unsigned)f->threads,
                              .threads_max = threads_for(c, f),
                              .batch = {(uint32_t)v->batch_max, v->batch_delay_us, v->batch_slo_us},
-                             .device = f->device,
-                             .lane = lane_for(c, f->device),
+                             .device = place_is_far(place) ? "cpu" : f->device, /* there it is the other server's matter */
+                             .lane = place_is_far(place) ? NULL : lane_for(c, f->device),
                              .memory_max = memory_left(v),
                              .strict = c->spec.strict,
                              .run_max_us = place == PLACE_INLINE ? f->inline_max_us : 0,
@@ -461,6 +462,7 @@ static void load_begin(struct version *v, bool evict)
 
     v->on_demand = v->state == VERSION_COLD;
     v->state = VERSION_LOADING;
+    v->family = v->pushing ? v->family : v->model->family;
     v->load_began_us = clock_us();
     switch (memory_ask(v, evict, &e)) {
     case BUDGET_GRANTED:

@@ -130,7 +130,7 @@ void memory_take_costs(struct control *c, const struct store_state *st)
 static enum claim_basis cost_of(const struct version *v, uint64_t bytes[BUDGET_DEVICES])
 {
     struct control *c = v->model->control;
-    const struct family *f = v->model->family;
+    const struct family *f = v->family;
     const struct cost *known = map_get(&c->costs, str_of(v->row.digest));
     enum place place = version_place(v);
     uint64_t instances = place == PLACE_INLINE ? 1 : f->instances;
@@ -157,7 +157,7 @@ static enum claim_basis cost_of(const struct version *v, uint64_t bytes[BUDGET_D
 
 uint64_t memory_left(const struct version *v)
 {
-    const struct family *f = v->model->family;
+    const struct family *f = v->family;
     const struct budget_device *host = &v->model->control->budget.device[BUDGET_HOST];
     uint64_t others = host->used - MIN(host->used, v->claim.bytes[BUDGET_HOST]), left;
 
@@ -203,7 +203,7 @@ static void look(struct version *v, uint64_t now)
         v->claim.used_us = now;
     }
     v->claim.busy = busy;
-    v->claim.pinned = m->family->pin;
+    v->claim.pinned = v->family->pin;
     v->claim.in_rollout = v->pushing || version_in_rollout(v);
     v->claim.rank = v->row.number == m->row.stable     ? CLAIM_SERVING
                     : v->row.number == m->row.previous ? CLAIM_PREVIOUS

@@ -55,7 +55,7 @@ enum err_code family_place(struct family *f, struct err *e)
 
 enum place version_place(const struct version *v)
 {
-    return v->upstream.url ? PLACE_HTTP : (enum place)v->model->family->place;
+    return v->upstream.url ? PLACE_HTTP : (enum place)v->family->place;
 }
 
 bool place_is_far(enum place place)
@@ -63,14 +63,14 @@ bool place_is_far(enum place place)
     return place == PLACE_HTTP || place == PLACE_WEIR;
 }
 
+const char *family_place_name(const struct family *f)
+{
+    return place_is_far((enum place)f->place) ? f->place_text : f->place == PLACE_INLINE ? "inline" : "worker";
+}
+
 const char *version_place_name(const struct version *v)
 {
-    const struct family *f = v->model->family;
-
-    return v->upstream.url                      ? v->upstream.url
-           : place_is_far((enum place)f->place) ? f->place_text
-           : f->place == PLACE_INLINE           ? "inline"
-                                                : "worker";
+    return v->upstream.url ? v->upstream.url : family_place_name(v->family);
 }
 
 bool version_far(const struct version *v, struct far_place *out, char number[24])
@@ -82,9 +82,9 @@ bool version_far(const struct version *v, struct far_place *out, char number[24]
     }
     snprintf(number, 24, "%lld", (long long)v->row.number);
     *out = v->upstream.url ? v->upstream
-                           : (struct far_place){.url = m->family->place_text, .model = m->row.name, .version = number};
+                           : (struct far_place){.url = v->family->place_text, .model = m->row.name, .version = number};
     out->digest = v->row.digest;
-    out->token_file = v->upstream.url ? NULL : m->family->token_file;
+    out->token_file = v->upstream.url ? NULL : v->family->token_file;
     return true;
 }
 
@@ -122,7 +122,7 @@ enum err_code upstream_read(struct version *v, const struct conf *y, struct err 
 
     upstream_done(v);
     if (!n) {
-        return alone && !place_is_far((enum place)v->model->family->place)
+        return alone && !place_is_far((enum place)v->family->place)
                    ? err_set(e, ERR_REFUSED,
                              "no model in it: a version is a folder with model.onnx, or with a model.yaml that says "
                              "upstream: {url: http://HOST:PORT}")

@@ -318,6 +318,7 @@ static void register_act(struct change *ch)
     if (p->own_model) {
         c->models = xrealloc(c->models, (c->n_models + 1) * sizeof(struct model *));
         c->models[c->n_models++] = m;
+        m->family = family_of(c, &m->row); /* it may have been switched meanwhile */
         p->own_model = false;
     }
     v->pushing = false;
@@ -330,6 +331,7 @@ static void register_act(struct change *ch)
         rollout_act(ch);
     }
     control_publish(c);
+    version_follow(v);
     model_reconcile(m);
 }
 
@@ -580,6 +582,7 @@ static void naming_act(struct change *ch)
 
     c->models = xrealloc(c->models, (c->n_models + 1) * sizeof(struct model *));
     c->models[c->n_models++] = ch->model;
+    ch->model->family = family_of(c, &ch->model->row);
     n->own = false;
     control_publish(c);
 }

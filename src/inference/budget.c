@@ -315,6 +315,17 @@ void budget_gone(struct budget *b, struct budget_claim *c)
     }
 }
 
+void budget_exchange(struct budget_claim *a, struct budget_claim *b)
+{
+    struct budget_claim was = *a;
+
+    assert(a->state != CLAIM_NONE && b->state != CLAIM_NONE);
+    *a = *b;
+    a->next = was.next;
+    was.next = b->next;
+    *b = was;
+}
+
 struct budget_claim *budget_waiting(const struct budget *b, uint64_t after)
 {
     struct budget_claim *best = NULL;

@@ -74,6 +74,8 @@ void budget_settle(struct budget *b, struct budget_claim *c, const uint64_t byte
                    enum claim_basis basis);
 void budget_leave(struct budget *b, struct budget_claim *c); /* RESERVED, RESIDENT; nothing for others */
 void budget_gone(struct budget *b, struct budget_claim *c);  /* from any state to NONE */
+/* Each of the two stands for what the other stood for. Neither is NONE. */
+void budget_exchange(struct budget_claim *a, struct budget_claim *b);
 /* The claim that waits with the least turn above `after`, or NULL. */
 struct budget_claim *budget_waiting(const struct budget *b, uint64_t after);
 

@@ -503,6 +503,11 @@ fail:
     return e ? e->code : ERR_UNAVAILABLE;
 }
 
+void pool_tell(struct pool *p, void *ctx)
+{
+    p->ctx = ctx;
+}
+
 const struct model_info *pool_info(const struct pool *p)
 {
     return &p->shared->info;

@@ -49,6 +49,7 @@ enum err_code pool_open(struct pool **out, const struct pool_spec *spec, const s
 /* No request names this version any more. What it still has may finish for drain_us, then it is moved. Ends in
  * closed(). */
 void pool_close(struct pool *p, uint64_t drain_us);
+void pool_tell(struct pool *p, void *ctx); /* its events go there from now on */
 
 const struct model_info *pool_info(const struct pool *p); /* after ready */
 const struct sched_shared *pool_shared(const struct pool *p);

@@ -317,6 +317,26 @@ static void measurements_keep_the_books_right(void **state)
     }
 }
 
+static void two_claims_may_change_places(void **state)
+{
+    (void)state;
+    resident(0, 10 * MB);
+    resident(1, 20 * MB);
+    resident(2, 30 * MB);
+    budget_exchange(&c[0], &c[2]);
+    assert_int_equal(c[0].bytes[BUDGET_HOST], 30 * MB);
+    assert_int_equal(b.device[BUDGET_HOST].used, 60 * MB);
+    budget_leave(&b, &c[2]);
+    budget_gone(&b, &c[2]); /* what 0 was */
+    assert_int_equal(b.device[BUDGET_HOST].used, 50 * MB);
+    budget_exchange(&c[1], &c[0]); /* neighbours */
+    budget_gone(&b, &c[0]);
+    assert_int_equal(b.device[BUDGET_HOST].used, 30 * MB);
+    budget_gone(&b, &c[1]);
+    assert_null(b.claims);
+    assert_int_equal(b.device[BUDGET_HOST].used, 0);
+}
+
 static void bytes_are_told_shortly(void **state)
 {
     static const struct {
@@ -349,6 +369,7 @@ int main(void)
         cmocka_unit_test_setup(each_device_for_itself, setup),
         cmocka_unit_test_setup(a_random_walk_never_exceeds, setup),
         cmocka_unit_test_setup(measurements_keep_the_books_right, setup),
+        cmocka_unit_test_setup(two_claims_may_change_places, setup),
         cmocka_unit_test(bytes_are_told_shortly),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

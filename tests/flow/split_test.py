@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: Apache-2.0
+"""weir split: manifests that hold by the published schemas and by what they mean, the one-line change, the comparison
+of both servers, and the switch."""
+
+import json
+import re
+import shutil
+import subprocess
+
+import jsonschema
+import kubernetes_validate
+import pytest
+import yaml
+
+import flow
+
+MIB = 1 << 20
+KUBERNETES = ("1.30", "1.37")  # the oldest that knows what is used (a sleep before the stop), and the newest known
+CONF = """\
+# the shop's — größer
+drain: 7s
+families:
+  default: {place: worker}   # all others
+  vision:
+    place:   worker   # for now
+    instances: 2
+    batch: {max: 16, slo: 50ms}
+rollouts: {careful: {steps: "1%,5%"}}
+"""
+
+
+@pytest.fixture
+def shop(serve):
+    s = serve(CONF)
+    s.push_example("vision", 1)
+    s.push_example("intent", 1)
+    flow.Load(s, "vision", flow.Samples("vision"), ["u"], connections=2).run(200)
+    return s
+
+
+def split(s, tmp_path, target, *words, name="vision", to="vision.internal:8000"):
+    done = s.ok("split", name, "--to", to, "--target", target, "--out", tmp_path / "out", "--watch", "10ms", "--json",
+                *words).json()
+    return done, tmp_path / "out"
+
+
+def test_kubernetes_by_the_schema_and_by_meaning(shop, tmp_path):
+    done, out = split(shop, tmp_path, "kubernetes", "--image", "registry.internal/weir:1")
+    assert [p.rsplit("/", 1)[1] for p in done["files"]] == ["weir.yaml", "kubernetes.yaml", "weir.yaml.diff"]
+    documents = list(yaml.safe_load_all((out / "kubernetes.yaml").read_text()))
+    for document in documents:
+        for version in KUBERNETES:
+            kubernetes_validate.validate(document, version, strict=True)
+    by_kind = {d["kind"]: d for d in documents}
+    assert sorted(by_kind) == ["ConfigMap", "Deployment", "HorizontalPodAutoscaler", "PodDisruptionBudget", "Service"]
+    assert {d["metadata"]["name"] for d in documents} == {"vision"}
+    pod = by_kind["Deployment"]["spec"]["template"]
+    weir, = pod["spec"]["containers"]
+    # what is asked for is what the server measured
+    measured = sum(v["memory"]["bytes"] for v in shop.model("vision")["versions"])
+    needs, size = done["needs"], done["size"]
+    assert needs["versions"] == 1 and 0 < needs["memory"] <= measured * 1.5 and needs["requests"] == 200
+    requests, limits = weir["resources"]["requests"], weir["resources"]["limits"]
+    assert int(requests["memory"].removesuffix("Mi")) * MIB >= needs["memory"]
+    assert int(limits["memory"].removesuffix("Mi")) * MIB >= needs["memory"] + needs["largest"] + needs["buffers"]
+    assert int(requests["cpu"].removesuffix("m")) == size["cpu_milli"] >= needs["rate"] * needs["service_ms"]
+    assert "cpu" not in limits and "nvidia.com/gpu" not in limits and "nodeSelector" not in pod["spec"]
+    # it finds itself: labels, ports, the configuration
+    assert by_kind["Deployment"]["spec"]["selector"]["matchLabels"] == pod["metadata"]["labels"]
+    assert by_kind["Service"]["spec"]["selector"] == pod["metadata"]["labels"]
+    assert by_kind["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"] == pod["metadata"]["labels"]
+    assert by_kind["Service"]["spec"]["clusterIP"] == "None"  # the gateway sees and weighs every replica
+    names = by_kind["Service"]["metadata"]["annotations"]
+    assert names == {"external-dns.alpha.kubernetes.io/hostname": "vision.internal"}
+    port, = weir["ports"]
+    assert port["containerPort"] == by_kind["Service"]["spec"]["ports"][0]["port"] == 8000
+    assert by_kind["Service"]["spec"]["ports"][0]["targetPort"] == port["name"]
+    assert by_kind["ConfigMap"]["data"]["weir.yaml"] == (out / "weir.yaml").read_text()
+    assert weir["image"] == "registry.internal/weir:1" and "--role" in weir["command"]
+    mounts = {m["name"]: m["mountPath"] for m in weir["volumeMounts"]}
+    assert mounts.keys() == {v["name"] for v in pod["spec"]["volumes"]}
+    assert weir["command"][3].startswith(mounts["config"] + "/") and weir["securityContext"]["readOnlyRootFilesystem"]
+    # probes are answered by a real server
+    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+        assert shop.ask("GET", weir[probe]["httpGet"]["path"]).status == 200, probe
+        assert weir[probe]["httpGet"]["port"] == port["name"]
+    # it is killed after the drain, not in it
+    before = weir["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert pod["spec"]["terminationGracePeriodSeconds"] > before + 7
+    scaling = by_kind["HorizontalPodAutoscaler"]["spec"]
+    assert scaling["scaleTargetRef"]["name"] == "vision" and 2 <= scaling["minReplicas"] < scaling["maxReplicas"]
+
+
+def test_a_gpu_is_asked_for(serve, tmp_path):
+    """The family's device decides; that its model can not be loaded here does not matter."""
+    s = serve("families:\n  vision: {device: 'cuda:3'}\n")
+    assert s.ask_admin("POST", "/admin/models", {"name": "vision"}).status == 201
+    done, out = split(s, tmp_path, "kubernetes", to="vision.models.svc:8000")
+    documents = list(yaml.safe_load_all((out / "kubernetes.yaml").read_text()))
+    for document in documents:
+        kubernetes_validate.validate(document, KUBERNETES[-1], strict=True)
+        assert document["metadata"]["namespace"] == "models"
+    pod = next(d for d in documents if d["kind"] == "Deployment")["spec"]["template"]["spec"]
+    assert pod["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == 1
+    assert pod["nodeSelector"] == {"nvidia.com/gpu.present": "true"}
+    assert pod["tolerations"][0]["key"] == "nvidia.com/gpu"
+    assert yaml.safe_load((out / "weir.yaml").read_text())["families"]["vision"]["device"] == "cuda:0"
+    assert done["needs"]["versions"] == 0 and "this is a preset" in (out / "kubernetes.yaml").read_text()
+    assert int(pod["containers"][0]["resources"]["requests"]["memory"].removesuffix("Mi")) >= 512
+    _, out = split(s, tmp_path, "compose")
+    service, = yaml.safe_load((out / "compose.yaml").read_text())["services"].values()
+    assert service["deploy"]["resources"]["reservations"]["devices"][0]["capabilities"] == ["gpu"]
+    _, out = split(s, tmp_path, "systemd")
+    assert "DeviceAllow=char-nvidia rw" in (out / "weir-vision.service").read_text()
+
+
+def test_compose_by_the_schema_and_by_meaning(shop, tmp_path):
+    done, out = split(shop, tmp_path, "compose")
+    document = yaml.safe_load((out / "compose.yaml").read_text())
+    schema = json.loads((flow.ROOT / ".deps" / "share" / "compose-spec.json").read_text())
+    jsonschema.Draft201909Validator(schema).validate(document)
+    service = document["services"]["vision"]
+    assert service["command"] == ["weir", "serve", "-c", "/etc/weir/weir.yaml", "--role", "inference"]
+    assert service["ports"] == ["8000:8000"] and service["read_only"] is True
+    resources, needs = service["deploy"]["resources"], done["needs"]
+    assert int(resources["limits"]["memory"].removesuffix("M")) * MIB > needs["memory"] + needs["largest"]
+    assert float(resources["reservations"]["cpus"]) * 1000 == pytest.approx(done["size"]["cpu_milli"], abs=10)
+    assert int(service["stop_grace_period"].removesuffix("s")) > 7
+    bind, volume = service["volumes"]
+    assert bind["target"] == service["command"][3] and volume["source"] in document["volumes"]
+    # the health check is a command that there is, and tells the two apart
+    check = service["healthcheck"]["test"]
+    assert check[:2] == ["CMD", "weir"]
+    assert shop.weir(*check[2:]).status == 0
+    shop.stop()
+    assert shop.weir(*check[2:]).status == 1
+
+
+def test_systemd_by_its_own_verifier_and_by_meaning(shop, tmp_path):
+    done, out = split(shop, tmp_path, "systemd")
+    text = (out / "weir-vision.service").read_text()
+    unit = dict(re.findall(r"^(\w+)=(.*)$", text, re.M))
+    assert unit["Delegate"] == "yes" and unit["NoNewPrivileges"] == "yes" and unit["ProtectSystem"] == "strict"
+    assert int(unit["MemoryMax"].removesuffix("M")) * MIB > done["needs"]["memory"] + done["needs"]["largest"]
+    assert int(unit["TimeoutStopSec"]) > 7 and unit["KillMode"] == "mixed"
+    assert unit["StateDirectory"] in unit["ExecStart"] and unit["ExecStart"].endswith("--role inference")
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("systemd-analyze is not on this machine: the unit was not verified by systemd itself")
+    here = tmp_path / "weir-vision.service"
+    here.write_text(text.replace("/usr/local/bin/weir", str(flow.WEIR)))
+    seen = subprocess.run(["systemd-analyze", "verify", "--man=no", here], capture_output=True, text=True, timeout=60)
+    assert "weir-vision" not in seen.stderr, seen.stderr
+
+
+def test_the_new_configuration_is_one_that_a_server_takes(shop, tmp_path, serve):
+    _, out = split(shop, tmp_path, "kubernetes")
+    text = (out / "weir.yaml").read_text()
+    assert "vision: {place: worker, instances: 2, batch: {max: 16, slo: 50ms}}" in text and "drain: 7s" in text
+    for was, now in (("0.0.0.0:8000", "127.0.0.1:0"), ("127.0.0.1:8009", "127.0.0.1:0")):
+        assert was in text
+        text = text.replace(was, now)
+    role = ["--role", "inference"] if "--role" in flow.weir("help", "serve").out else []
+    s = serve(text, args=role)
+    assert {f["name"]: f["place"] for f in s.get("/admin/families")["families"]}["vision"] == "worker"
+
+
+def test_the_old_configuration_changes_in_one_line(shop, tmp_path):
+    done, out = split(shop, tmp_path, "kubernetes")
+    conf = shop.folder / "weir.yaml"
+    assert conf.read_text() == CONF  # nothing was touched
+    want = CONF.replace("place:   worker   # for now", "place:   weir://vision.internal:8000   # for now")
+    assert (out / "weir.yaml.diff").read_text() == done["diff"]
+    lines = done["diff"].splitlines()
+    assert [x for x in lines[3:] if x[0] in "+-"] == ["-    place:   worker   # for now",
+                                                      "+    place:   weir://vision.internal:8000   # for now"]
+    assert lines[0] == f"--- {conf}"
+    copy = tmp_path / "copy.yaml"
+    copy.write_text(CONF)
+    if shutil.which("patch"):
+        subprocess.run(["patch", "-s", copy, out / "weir.yaml.diff"], check=True, timeout=30)
+        assert copy.read_text() == want
+    # a family that is not there is added; what weir.yaml says already is told
+    done, _ = split(shop, tmp_path, "compose", name="intent")
+    assert "+  intent: {place: weir://vision.internal:8000}" in done["diff"]
+    copy.write_text(want)
+    done, _ = split(shop, tmp_path, "compose", "--config", copy)
+    assert done["diff"] == ""
+
+
+def test_called_wrong_and_in_the_way(shop, tmp_path):
+    for words, text in ((("vision",), "it needs --to HOST:PORT"),
+                        (("vision", "--to", "a:1"), "one of --target"),
+                        (("vision", "--to", "a:1", "--target", "kubernets"), "did you mean 'kubernetes'?"),
+                        (("vision", "--to", "a", "--check"), "it wants HOST:PORT"),
+                        (("vision", "--undo", "--check"), "--undo goes alone"),
+                        (("vision", "--to", "a:1", "--check", "--out", "x"), "--out is for --target"),
+                        (("vision", "--to", "http://a:1", "--target", "compose"), "a server that is there already"),
+                        (("a/b", "--undo"), "is not a model's name")):
+        done = shop.weir("split", *words)
+        assert done.status == 2 and text in done.err, done
+    for words, text in ((("nothing", "--to", "a:1", "--target", "compose"), "no family 'nothing'"),
+                        (("nothing", "--undo"), "no family 'nothing'"),
+                        (("vision", "--to", "a:1", "--target", "compose", "--config", tmp_path / "none"), "none"),
+                        (("vision", "--to", "127.0.0.1:1", "--check"), "they do NOT give the same answers")):
+        done = shop.weir("split", *words, "--watch", "10ms") if "--target" in words else shop.weir("split", *words)
+        assert done.status == 1 and text in done.err + done.out, done
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "weir.yaml").write_text("mine: yes\n")
+    done = shop.weir("split", "vision", "--to", "a:1", "--target", "compose", "--out", out, "--watch", "10ms")
+    assert done.status == 1 and "no split has written it" in done.err
+    assert (out / "weir.yaml").read_text() == "mine: yes\n" and len(list(out.iterdir())) == 1
+
+
+def test_check_tells_the_same_from_another(shop, serve):
+    twin, other = serve(""), serve("")
+    twin.push_example("vision", 1)
+    other.push("vision", flow.EXAMPLES / "vision" / "2", "--version", "1")
+    done = shop.ok("split", "vision", "--to", twin.data_url.removeprefix("http://"), "--check", "--json").json()
+    got, = done["check"]
+    assert done["same"] is True and got["asked"] == got["identical"] + got["near"] > 0 and got["version"] == 1
+    assert got["latency_ms"]["here"]["p50"] > 0 and got["latency_ms"]["there"]["p99"] > 0
+    said = shop.weir("split", "vision", "--to", other.data_url.removeprefix("http://"), "--check")
+    assert said.status == 1 and "differs" in said.out and "they do NOT give the same answers" in said.out, said
+    assert shop.model("vision")["place"] == "worker"

@@ -64,6 +64,7 @@ OPERATIONS = {
     "promote": (("v1", "canary"), lambda s, other: ("POST", "/admin/models/m/rollout", b'{"action":"promote"}')),
     "rollback": (("v1", "canary"), lambda s, other: ROLLBACK),
     "rollback of a promotion": (("v1", "canary", "promote"), lambda s, other: ROLLBACK),
+    "switch": (("v1",), lambda s, other: ("POST", "/admin/families/m", b'{"place":"inline"}')),
 }
 
 
@@ -86,7 +87,7 @@ def picture(server):
         history = server.history(m["name"])
         assert [row["seq"] for row in history] == list(range(len(history), 0, -1)), "history has a hole"
         models.append({
-            "name": m["name"], "stable": m["stable"], "previous": m["previous"],
+            "name": m["name"], "stable": m["stable"], "previous": m["previous"], "place": m["place"],
             "versions": [(v["version"], v["digest"], v["state"], v["serving"]) for v in m["versions"]],
             "rollout": last and {k: last[k] for k in ("state", "stable", "canary", "share_bp")},
             "history": [(row["version"], row["kind"], row["text"]) for row in history]})
@@ -290,3 +291,18 @@ def test_push_to_a_broken_disk(server, other, what):
         server.start()
     server.stop()
     check_disk(server)
+
+
+def test_switch_with_a_full_disk(server):
+    """It could not be remembered, so it is not made; with room again it is."""
+    server.push("m", MODEL / "model.onnx")
+    strace = Strace(server, *inject("write,pwrite64", "error=ENOSPC"))
+    reply = server.ask_admin("POST", "/admin/families/m", {"place": "inline"})
+    assert reply.status == 507 and version_asked(server) == 1, reply
+    strace.detach()
+    assert server.model("m")["place"] == "worker" and len(server.workers("m")) == 1
+    assert [f["name"] for f in server.get("/admin/families")["families"]] == ["default"]
+    assert server.ask_admin("POST", "/admin/families/m", {"place": "inline"}).status == 200
+    server.kill()
+    server.start()
+    assert server.model("m")["place"] == "inline" and version_asked(server) == 1

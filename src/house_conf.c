@@ -154,8 +154,8 @@ static enum err_code check_device(const struct conf *y, const struct conf_node *
     return ERR_OK;
 }
 
-/* The place as text means something. A device that is said beside a far one is for when the family is here: the place
- * is the only thing that changes when it goes. */
+/* The place as text means something. A device beside a far one, or a token_file beside one that is here, is for when
+ * the family moves: its place is the only thing that changes. */
 static enum err_code check_place(const struct conf *y, const struct conf_node *family, struct family *f, struct err *e)
 {
     const struct conf_node *at = conf_find(family, "place");
@@ -163,9 +163,6 @@ static enum err_code check_place(const struct conf *y, const struct conf_node *f
 
     if (family_place(f, &why) != ERR_OK) {
         return conf_error(y, at ? at : family, e, "families.%s.%s", f->name, why.text);
-    }
-    if (f->token_file && f->place != PLACE_WEIR) {
-        return conf_error(y, at ? at : family, e, "families.%s.token_file is for place: weir://HOST:PORT", f->name);
     }
     return ERR_OK;
 }

@@ -6,6 +6,7 @@
  *
  * configured: what weir.yaml says, null where it does not name the family. switched: the place was changed since then.
  * rules: "weir.yaml" or "switch": which of the two counts at the next start, as long as the file stays as it is.
+ * POST {"place", "token_file"?, "trial"?} or {"undo": true}; trial: every version is opened there, and closed again.
  * settings: as they may stand in weir.yaml ("batch.max": max in the map batch); preset: it is the default.
  *
  * Thread: control's loop. */
@@ -155,7 +156,8 @@ static void switched(void *ctx, const struct err *e)
 
 void admin_change_family(struct request *r)
 {
-    struct member m[] = {{.name = "place"}, {.name = "undo", .flag = true}};
+    struct member m[] = {
+        {.name = "place"}, {.name = "undo", .flag = true}, {.name = "token_file"}, {.name = "trial", .flag = true}};
     yyjson_doc *doc = NULL;
     struct err e;
 
@@ -163,14 +165,19 @@ void admin_change_family(struct request *r)
         reply_err(r, &e);
     } else if (m[0].given == (m[1].given && m[1].value)) {
         err_set(&e, ERR_INVALID,
-                "either \"place\": where its models shall run, or \"undo\": true, back to where weir.yaml says");
+                "either \"place\": where its models shall run (with \"token_file\", \"trial\"), or \"undo\": true, "
+                "back to where weir.yaml says");
         reply_err(r, &e);
     } else {
         struct switching *g = xcalloc(1, sizeof(*g));
 
         str_copy(g->name, sizeof(g->name), r->arg[0]);
         ticket_open(&g->ticket, r, NULL);
-        control_place(r->plane->control, r->arg[0], m[0].given ? m[0].text : (struct str){NULL, 0}, ADMIN_ACTOR,
+        control_place(r->plane->control, r->arg[0],
+                      &(struct place_order){.place = m[0].given ? m[0].text : (struct str){NULL, 0},
+                                            .token_file = m[2].given ? m[2].text : (struct str){NULL, 0},
+                                            .trial = m[3].given && m[3].value,
+                                            .actor = ADMIN_ACTOR},
                       switched, g);
     }
     yyjson_doc_free(doc);

@@ -63,7 +63,9 @@ struct family {
     /* not in the table: control's own (move.c) */
     struct place_row switched; /* its place was changed while the server ran; place "": it is where weir.yaml says */
     bool made;                 /* by that: weir.yaml does not name it */
-    char place_own[PLACE_MAX + 1]; /* where place_text points after a switch */
+    char place_own[PLACE_MAX + 1]; /* where place_text points after a switch, */
+    char token_own[1000];          /* and token_file, if the switch named one */
+    char *token_home;              /* token_file, as weir.yaml says it; of a switched family */
 };
 extern const struct setting family_settings[];
 extern const size_t n_family_settings;
@@ -301,16 +303,23 @@ void control_shadow_sum(struct model *m, void (*done)(void *ctx, const struct sh
  * The switch is remembered over restarts as long as the family's place in weir.yaml is what it was at the switch. When
  * it is edited, weir.yaml rules again. */
 size_t control_families(const struct control *c, struct family *const **out); /* valid until the next event */
-const char *family_place_name(const struct family *f);                             /* as a person writes it */
+const char *family_place_name(const struct family *f);                        /* as a person writes it */
 /* What weir.yaml says; NULL: it does not name the family. */
 const char *family_configured(const struct family *f);
 /* Where it is being switched to; NULL: it is not. */
 const char *family_moving(const struct control *c, const struct family *f);
-/* place p == NULL: back to where weir.yaml says. A family that is not there, but has a model's name whose family is
+/* A family that is not there, but has a model's name whose family is
  * "default", is made for it, with default's settings. One that is there already is done at once. ERR_NOT_FOUND;
  * ERR_INVALID: no place; ERR_CONFLICT: it is being switched, a rollout of one of its models runs, or a version has
  * other inputs or outputs there; and whatever kept a version from being opened. */
-void control_place(struct control *c, struct str family, struct str place, struct str actor,
+struct place_order {
+    struct str place; /* p == NULL: back to where weir.yaml says */
+    struct str
+        token_file; /* weir://: path, with the admin token of the server there; p == NULL: as the family has it */
+    bool trial;     /* only open every version there, and close it again */
+    struct str actor;
+};
+void control_place(struct control *c, struct str family, const struct place_order *order,
                    void (*done)(void *ctx, const struct err *e), void *ctx);
 
 /* ---- first use: by connection threads ---- */

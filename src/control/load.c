@@ -341,7 +341,8 @@ static enum err_code open_pool(struct version *v, int dirfd, struct err *e)
                              .threads = (unsigned)f->threads,
                              .threads_max = threads_for(c, f),
                              .batch = {(uint32_t)v->batch_max, v->batch_delay_us, v->batch_slo_us},
-                             .device = place_is_far(place) ? "cpu" : f->device, /* there it is the other server's matter */
+                             .device =
+                                 place_is_far(place) ? "cpu" : f->device, /* there it is the other server's matter */
                              .lane = place_is_far(place) ? NULL : lane_for(c, f->device),
                              .memory_max = memory_left(v),
                              .strict = c->spec.strict,

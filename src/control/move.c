@@ -30,7 +30,7 @@ struct move {
     struct control *c;
     const struct family *from;
     struct family *to; /* the move's until it is in force; not its own when the family goes home to default */
-    bool own_to, makes, unmakes;
+    bool own_to, makes, unmakes, trial;
     char name[NAME_MAX_LEN + 1], actor[64];
     struct twin *twins;
     unsigned pending; /* loads that it waits for */
@@ -115,12 +115,27 @@ static enum err_code place_set(struct family *f, const char *place, struct err *
     return ERR_OK;
 }
 
+/* token p == NULL: as it is. */
+static enum err_code token_set(struct family *f, struct str token, struct err *e)
+{
+    if (token.p && !str_copy(f->token_own, sizeof(f->token_own), token)) {
+        return err_set(e, ERR_INVALID, "\"token_file\" has more than %zu characters", sizeof(f->token_own) - 1);
+    }
+    if (token.p && token.n > 0 && f->place != PLACE_WEIR) {
+        return err_set(e, ERR_INVALID, "\"token_file\" is for a place weir://HOST:PORT, not for %s", f->place_text);
+    }
+    f->token_file = !token.p ? f->token_file : token.n > 0 ? f->token_own : NULL;
+    return ERR_OK;
+}
+
 static struct family *family_copy(const struct family *from, const char *name)
 {
     struct family *f = xmalloc(sizeof(*f));
 
     *f = *from;
     f->place_text = from->place_text == from->place_own ? f->place_own : from->place_text;
+    f->token_file = from->token_file == from->token_own ? f->token_own : from->token_file;
+    f->token_home = from->switched.place[0] ? from->token_home : from->token_file;
     snprintf(f->name, sizeof(f->name), "%s", name);
     return f;
 }
@@ -196,7 +211,8 @@ static bool place_rules(struct control *c, const struct place_row *row)
         return false;
     }
     f = family_copy(c->families[home], row->family);
-    if (place_set(f, row->place, &e) != ERR_OK) {
+    if (place_set(f, row->place, &e) != ERR_OK ||
+        token_set(f, row->token_file[0] ? str_of(row->token_file) : (struct str){NULL, 0}, &e) != ERR_OK) {
         log_error("control", "a switch of its place can not be kept family=%s reason=\"%s\"", row->family, e.text);
         free(f);
         return false;
@@ -415,6 +431,8 @@ static void fill_rows(struct move *mv)
         snprintf(row->place, sizeof(row->place), "%s", to);
         snprintf(row->configured, sizeof(row->configured), "%s", configured ? configured : "");
         snprintf(row->actor, sizeof(row->actor), "%s", mv->actor);
+        snprintf(row->token_file, sizeof(row->token_file), "%s",
+                 mv->to->token_file == mv->to->token_own ? mv->to->token_own : "");
         row->at_ms = clock_wall_ms();
     }
     if (mv->own_to) {
@@ -563,7 +581,15 @@ static void move_go_on(struct move *mv)
         }
         e = mv->err;
     }
-    if (e.code == ERR_OK && check_twins(mv, &e) == ERR_OK) {
+    if (e.code == ERR_OK && check_twins(mv, &e) == ERR_OK && mv->trial) {
+        for (struct twin *t = mv->twins; t; t = t->next) {
+            copy_drop(TAKE(t->copy), 0);
+        }
+        e.code = ERR_OK;
+        move_end(mv, &e);
+        return;
+    }
+    if (e.code == ERR_OK) {
         fill_rows(mv);
         mv->job.run = write_place;
         mv->back.fn = on_written;
@@ -576,8 +602,10 @@ static void move_go_on(struct move *mv)
 /* ---- the order ---- */
 
 /* The family that is meant, and what it will be. ERR_OK with *out NULL: it is there already. */
-static enum err_code move_new(struct move **out, struct control *c, struct str family, struct str place, struct err *e)
+static enum err_code move_new(struct move **out, struct control *c, struct str family, const struct place_order *order,
+                              struct err *e)
 {
+    struct str place = order->place;
     char name[NAME_MAX_LEN + 1], wanted[PLACE_MAX + 1];
     const struct model *m = control_model(c, family);
     const struct move *moving;
@@ -614,10 +642,11 @@ static enum err_code move_new(struct move **out, struct control *c, struct str f
         return err_set(e, ERR_INVALID, "\"place\" has more than %d characters", PLACE_MAX);
     } else {
         to = family_copy(from, name);
-        if (place_set(to, wanted, e) != ERR_OK) {
+        if (place_set(to, wanted, e) != ERR_OK || token_set(to, order->token_file, e) != ERR_OK) {
             free(to);
             return e->code;
         }
+        to->token_file = place.p ? to->token_file : to->token_home;
         if (strcmp(family_place_name(to), family_place_name(from)) == 0) {
             free(to);
             return ERR_OK;
@@ -630,7 +659,7 @@ static enum err_code move_new(struct move **out, struct control *c, struct str f
     return ERR_OK;
 }
 
-void control_place(struct control *c, struct str family, struct str place, struct str actor,
+void control_place(struct control *c, struct str family, const struct place_order *order,
                    void (*done)(void *ctx, const struct err *e), void *ctx)
 {
     struct move *mv = NULL;
@@ -638,14 +667,15 @@ void control_place(struct control *c, struct str family, struct str place, struc
 
     if (c->stopping || !c->started) {
         err_set(&e, ERR_UNAVAILABLE, c->stopping ? "the server is stopping" : "the server is still starting");
-    } else if (move_new(&mv, c, family, place, &e) == ERR_OK) {
+    } else if (move_new(&mv, c, family, order, &e) == ERR_OK) {
         e.code = ERR_OK;
     }
     if (!mv) {
         done(ctx, &e);
         return;
     }
-    snprintf(mv->actor, sizeof(mv->actor), STR_FMT, STR_ARG(actor));
+    snprintf(mv->actor, sizeof(mv->actor), STR_FMT, STR_ARG(order->actor));
+    mv->trial = order->trial;
     mv->began_us = clock_us();
     mv->done = done;
     mv->ctx = ctx;

@@ -103,7 +103,8 @@ static bool read_place(sqlite3_stmt *st, void *row)
     struct place_row *p = row;
     p->at_ms = sqlite3_column_int64(st, 3);
     return column_text(st, 0, p->family, sizeof p->family) && column_text(st, 1, p->place, sizeof p->place) &&
-           column_text(st, 2, p->configured, sizeof p->configured) && column_text(st, 4, p->actor, sizeof p->actor);
+           column_text(st, 2, p->configured, sizeof p->configured) && column_text(st, 4, p->actor, sizeof p->actor) &&
+           column_text(st, 5, p->token_file, sizeof p->token_file);
 }
 
 static bool read_seq(sqlite3_stmt *st, void *row)

@@ -187,6 +187,7 @@ static bool put_place(struct store *s, const struct place_row *p)
         db_bind_text(st, 3, p->configured);
         sqlite3_bind_int64(st, 4, p->at_ms);
         db_bind_text(st, 5, p->actor);
+        db_bind_text(st, 6, p->token_file);
     }
     return db_run(s, which);
 }

@@ -72,10 +72,10 @@ static const char *const sql_texts[SQL_COUNT] = {
                        "ON CONFLICT (model) DO UPDATE SET id = excluded.id, version = excluded.version, "
                        "share_bp = excluded.share_bp, started_ms = excluded.started_ms",
     [SQL_DROP_SHADOW] = "DELETE FROM shadow WHERE model = ?1",
-    [SQL_PUT_PLACE] =
-        "INSERT INTO place (family, place, configured, at_ms, actor) VALUES (?1, ?2, NULLIF(?3, ''), ?4, ?5) "
-        "ON CONFLICT (family) DO UPDATE SET place = excluded.place, configured = excluded.configured, "
-        "at_ms = excluded.at_ms, actor = excluded.actor",
+    [SQL_PUT_PLACE] = "INSERT INTO place (family, place, configured, at_ms, actor, token_file) "
+                      "VALUES (?1, ?2, NULLIF(?3, ''), ?4, ?5, NULLIF(?6, '')) "
+                      "ON CONFLICT (family) DO UPDATE SET place = excluded.place, configured = excluded.configured, "
+                      "at_ms = excluded.at_ms, actor = excluded.actor, token_file = excluded.token_file",
     [SQL_DROP_PLACE] = "DELETE FROM place WHERE family = ?1",
     [SQL_ADD_HISTORY] = "INSERT INTO history (at_ms, model, version, kind, actor, text, serving, evidence) "
                         "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
@@ -87,7 +87,8 @@ static const char *const sql_texts[SQL_COUNT] = {
                      "FROM rollout WHERE rowid IN (SELECT MAX(rowid) FROM rollout GROUP BY model) ORDER BY model",
     [SQL_HOLDS] = "SELECT model, digest, since_ms, reason FROM hold ORDER BY model, digest",
     [SQL_SHADOWS] = "SELECT model, id, version, share_bp, started_ms FROM shadow ORDER BY model",
-    [SQL_PLACES] = "SELECT family, place, IFNULL(configured, ''), at_ms, actor FROM place ORDER BY family",
+    [SQL_PLACES] =
+        "SELECT family, place, IFNULL(configured, ''), at_ms, actor, IFNULL(token_file, '') FROM place ORDER BY family",
     [SQL_SEQ] = "SELECT IFNULL(MAX(seq), 0) FROM history",
     [SQL_HISTORY] = "SELECT " HISTORY_COLUMNS " FROM history WHERE seq < ?1 ORDER BY seq DESC LIMIT ?2",
     [SQL_HISTORY_OF] =

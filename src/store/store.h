@@ -114,9 +114,9 @@ struct shadow_row {
 #define PLACE_MAX 299
 struct place_row {
     char family[NAME_MAX_LEN + 1];
-    char place[PLACE_MAX + 1]; /* "worker", "weir://host:8000"; "": as configured */
-    char configured[PLACE_MAX +
-                    1]; /* what the configuration said when it was switched; "": it did not name the family */
+    char place[PLACE_MAX + 1];      /* "worker", "weir://host:8000"; "": as configured */
+    char token_file[1000];          /* path, with the token of the server there; "": none was named */
+    char configured[PLACE_MAX + 1]; /* what the configuration said at the switch; "": it did not name the family */
     int64_t at_ms;
     char actor[64];
 };

@@ -5,6 +5,7 @@
 CREATE TABLE place (
     family     TEXT PRIMARY KEY CHECK (length(family) BETWEEN 1 AND 128),
     place      TEXT NOT NULL CHECK (length(place) BETWEEN 1 AND 299),
+    token_file TEXT CHECK (length(token_file) BETWEEN 1 AND 999), -- of the server there, if it wants one
     configured TEXT CHECK (length(configured) BETWEEN 1 AND 299),
     at_ms      INTEGER NOT NULL,
     actor      TEXT NOT NULL

@@ -364,6 +364,7 @@ static int world_up(void **state)
                              .model = &w->model,
                              .state = VERSION_FAILED};
     err_set(&w->v2.why, ERR_MODEL, "it <b>burst</b>");
+    w->v1.family = w->v2.family = &w->family;
     w->model.stable_series = series_new(2, 2);
     *state = w;
     return 0;

@@ -92,7 +92,7 @@ def test_what_can_not_be_opened_there_changes_nothing(serve):
     assert all(h["kind"] != "place_changed" for h in s.history("intent") + s.history("vision"))
     flow.until("the end of what was opened", lambda: len(flow.children(s.pid)) == 2)
     for name, body, status, text in (
-            ("both", {"place": "nowhere"}, 400, "families.both.place: 'nowhere' is not"),
+            ("both", {"place": "nowhere"}, 400, "families.both.place: 'nowhere' is neither"),
             ("both", {"place": ""}, 400, "families.both.place: "),
             ("both", {}, 400, 'either "place"'),
             ("both", {"place": "inline", "undo": True}, 400, 'either "place"'),

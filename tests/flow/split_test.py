@@ -223,3 +223,56 @@ def test_check_tells_the_same_from_another(shop, serve):
     said = shop.weir("split", "vision", "--to", other.data_url.removeprefix("http://"), "--check")
     assert said.status == 1 and "differs" in said.out and "they do NOT give the same answers" in said.out, said
     assert shop.model("vision")["place"] == "worker"
+
+
+def test_switch_and_undo_to_another_weir_under_load(shop, serve):
+    """There and back again, with a second Weir that knows nothing beforehand: no request is dropped."""
+    far = serve("", name="far", args=["--role", "inference"])
+    there = far.data_url.removeprefix("http://")
+    with flow.Load(shop, "vision", flow.Samples("vision"), [f"user-{i}" for i in range(50)], connections=6) as load:
+        for _ in range(2):
+            said = shop.ok("split", "vision", "--to", there, "--switch").out
+            assert f"vision runs at weir://{there}" in said and "it says worker" in said
+            assert shop.version("vision", 1)["workers"] == [] and shop.model("intent")["place"] == "worker"
+            before = far.version("vision", 1)["stats"]["requests"]
+            flow.until("requests over there", lambda before=before: far.version("vision", 1)["stats"]["requests"] >
+                       before + 100)
+            flow.until("the end of its workers here", lambda: len(flow.children(shop.pid)) == 1)
+            said = shop.ok("split", "vision", "--undo").out
+            assert "vision runs at worker" in said and "kept over restarts" not in said
+            flow.until("its workers here", lambda: len(flow.children(shop.pid)) == 3)
+        events = load.stop()
+    assert len(events) > 400 and {e.status for e in events} == {200}
+    assert {e.version for e in events} == {1}
+
+
+def test_a_switch_to_another_weir_outlives_both(shop, serve):
+    far = serve("", name="far", args=["--role", "inference"])
+    far.conf = f"listen: {far.data[0]}:{far.data[1]}\nadmin: {far.admin[0]}:{far.admin[1]}\n"
+    there = f"weir://127.0.0.1:{far.data[1]}"
+    shop.ok("split", "vision", "--to", there, "--switch")
+    shop.kill()
+    shop.start()
+    assert shop.model("vision")["place"] == there
+    assert shop.infer("vision", json.loads(flow.Samples("vision").rows[0][0])["inputs"]).status == 200
+    far.stop()
+    far.start()
+    flow.until("it is back", lambda: shop.infer(
+        "vision", json.loads(flow.Samples("vision").rows[0][0])["inputs"]).status == 200, 40)
+    # weir.yaml follows: that is where it runs, and the switch is over
+    shop.stop()
+    shop.conf = CONF.replace("place:   worker   #", f"place:   {there}   #")
+    shop.start()
+    got = shop.get("/admin/families/vision")
+    assert (got["place"], got["configured"], got["rules"]) == (there, there, "weir.yaml")
+    assert shop.infer("vision", json.loads(flow.Samples("vision").rows[0][0])["inputs"]).status == 200
+
+
+def test_a_switch_to_where_nobody_is_changes_nothing(shop, serve):
+    other = serve("", name="other")  # a Weir, but not in the inference role
+    for place, text in ((other.data_url.removeprefix("http://"), "is no Weir in the inference role"),
+                        ("127.0.0.1:1", "can not be opened at weir://127.0.0.1:1")):
+        done = shop.weir("split", "vision", "--to", place, "--switch")
+        assert done.status == 1 and text in done.err, done
+    assert shop.model("vision")["place"] == "worker"
+    assert shop.infer("vision", json.loads(flow.Samples("vision").rows[0][0])["inputs"]).status == 200

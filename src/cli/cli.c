@@ -108,6 +108,7 @@ static const struct opt_row split_options[] = {
     {"config", 0, OPT_TEXT, "FILE", "--target: the old server's weir.yaml (default: the one it says)"},
     {"image", 0, OPT_TEXT, "IMAGE", "--target: container image (default weir:VERSION)"},
     {"watch", 0, OPT_DURATION, "TIME", "--target: how long the rate of requests is watched (default 3s)"},
+    {"far-token", 0, OPT_TEXT, "FILE", "the new server's admin token, by which it is given the versions"},
     {"check", 0, OPT_FLAG, NULL, "ask both servers the same, and compare the answers"},
     {"switch", 0, OPT_FLAG, NULL, "make the change in the running server; with --check only if they are the same"},
     {"undo", 0, OPT_FLAG, NULL, "back to where weir.yaml says"},

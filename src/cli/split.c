@@ -15,14 +15,17 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/conf.h"
 #include "base/conf_edit.h"
+#include "base/hash.h"
 #include "base/json.h"
 #include "cli/show.h"
 #include "cli/split.h"
 
 #define CONF_MAX (1u << 20)
 #define WATCH_US SECONDS(3)
-#define FILES_MAX 4
+#define FILES_MAX 5
+#define TOKEN_BYTES 32
 
 static const struct {
     const char *name, *file; /* file NULL: named by the service */
@@ -88,7 +91,7 @@ struct written {
 };
 
 static enum err_code write_file(struct written *w, const char *dir, const char *name, const struct buf *text,
-                                struct err *e)
+                                mode_t mode, struct err *e)
 {
     char *path = xasprintf("%s/%s", dir, name);
     enum err_code rc = ERR_OK;
@@ -99,7 +102,7 @@ static enum err_code write_file(struct written *w, const char *dir, const char *
                      path);
     } else if (text->over) {
         rc = err_set(e, ERR_TOO_LARGE, "%s would be too large", path);
-    } else if ((fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644)) < 0) {
+    } else if ((fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode)) < 0) {
         rc = err_sys(e, ERR_INVALID, "%s", path);
     }
     for (size_t at = 0; rc == ERR_OK && at < text->n;) {
@@ -121,13 +124,60 @@ static enum err_code write_file(struct written *w, const char *dir, const char *
     return rc;
 }
 
+/* The new server's admin token; one that is there stays. *path is the caller's, absolute. */
+static enum err_code write_token(struct written *w, const char *dir, enum split_target target, char **path,
+                                 struct err *e)
+{
+    char *file = xasprintf("%s/admin-token", dir), hex[2 * TOKEN_BYTES + 1];
+    uint8_t bytes[TOKEN_BYTES];
+    enum err_code rc = ERR_OK;
+    struct buf text;
+
+    if (access(file, F_OK) == 0) {
+        w->path[w->n++] = xstrdup(file);
+    } else {
+        random_bytes(bytes, sizeof(bytes));
+        hex_encode(hex, bytes, sizeof(bytes));
+        buf_init(&text, 4096);
+        buf_addf(&text, "%s\n", hex);
+        /* Compose binds the file as it is into a container, whose user is another one; the folder is ours alone. */
+        rc = write_file(w, dir, "admin-token", &text, target == SPLIT_COMPOSE ? 0644 : 0600, e);
+        buf_done(&text);
+    }
+    *path = rc == ERR_OK ? realpath(file, NULL) : NULL;
+    free(file);
+    return rc;
+}
+
 /* ---- the old configuration ---- */
+
+/* The family's place, and the token, unless one is named there. */
+static enum err_code edit_conf(const struct split *s, const char *file, struct str was, struct buf *now, struct err *e)
+{
+    const char *const place[] = {"families", s->family, "place", NULL};
+    const char *const token[] = {"families", s->family, "token_file", NULL};
+    AUTO(conf) c = NULL;
+    struct buf half;
+    enum err_code rc;
+    bool named;
+
+    buf_init(&half, 2 * CONF_MAX);
+    rc = conf_edit(&half, file, was, place, s->to.place, e);
+    rc = rc == ERR_OK ? conf_read_text(&c, file, buf_str(&half), e) : rc;
+    named = rc == ERR_OK && conf_find(conf_find(conf_find(c->root, "families"), s->family), "token_file");
+    if (rc == ERR_OK && s->token && !named) {
+        rc = conf_edit(now, file, buf_str(&half), token, s->token, e);
+    } else if (rc == ERR_OK) {
+        buf_add(now, half.p, half.n);
+    }
+    buf_done(&half);
+    return rc;
+}
 
 /* diff: empty where there is no file to change; *note (static) says so then. */
 static enum err_code change_conf(struct cli *c, const struct split *s, struct buf *diff, const char **note,
                                  struct err *e)
 {
-    const char *const path[] = {"families", s->family, "place", NULL};
     const char *named = opt_text(&c->args, "config"), *file = named ? named : s->needs.config;
     struct buf was, now;
     enum err_code rc = ERR_OK;
@@ -145,7 +195,7 @@ static enum err_code change_conf(struct cli *c, const struct split *s, struct bu
     buf_init(&now, 2 * CONF_MAX);
     rc = read_file(&was, file, e);
     if (rc == ERR_OK) {
-        rc = conf_edit(&now, file, (struct str){was.p ? was.p : "", was.n}, path, s->to.place, e);
+        rc = edit_conf(s, file, (struct str){was.p ? was.p : "", was.n}, &now, e);
     }
     if (rc == ERR_OK) {
         split_diff(diff, file, buf_str(&was), buf_str(&now));
@@ -196,12 +246,17 @@ static void say_written(struct cli *c, const struct split *s, const struct writt
     for (size_t i = 0; i < w->n; i++) {
         buf_addf(out, "%s%s", i ? ", " : "wrote ", w->path[i]);
     }
-    buf_addf(out, "\nnext:\n  %s%s%s\n", targets[target].start[0], w->path[1], targets[target].start[1]);
-    buf_addf(out, "  weir split %s --to %s --check --switch\n", s->family, s->to.place);
+    BUF_LIT(out, "\nnext:\n");
+    if (target == SPLIT_KUBERNETES) {
+        buf_addf(out, "  kubectl create secret generic %s-admin --from-file=%s\n", s->to.service, w->path[2]);
+    }
+    buf_addf(out, "  %s%s%s\n", targets[target].start[0], w->path[1], targets[target].start[1]);
+    buf_addf(out, "  weir split %s --to %s --far-token %s --check --switch\n", s->family, s->to.place, s->token);
     if (note) {
-        buf_addf(out, "%s\n  families: {%s: {place: %s}}\n", note, s->family, s->to.place);
+        buf_addf(out, "%s\n  families: {%s: {place: %s, token_file: %s}}\n", note, s->family, s->to.place, s->token);
     } else {
-        buf_addf(out, "  patch -p0 < %s    (the one line of the server's weir.yaml)\n\n", w->path[w->n - 1]);
+        buf_addf(out, "  patch -p0 < %s    (the server's weir.yaml; without it the switch is kept all the same)\n\n",
+                 w->path[w->n - 1]);
         buf_add(out, diff->p, diff->n);
     }
 }
@@ -244,29 +299,38 @@ static void json_written(struct cli *c, const struct split *s, const struct writ
     BUF_LIT(out, "}\n");
 }
 
-static enum err_code write_all(struct cli *c, const struct split *s, enum split_target target, const struct buf *diff,
-                               struct written *w, struct err *e)
+static enum err_code write_all(struct cli *c, struct split *s, enum split_target target, struct buf *diff,
+                               const char **note, struct written *w, struct err *e)
 {
     const char *out = opt_text(&c->args, "out");
     char *dir = out ? xstrdup(out) : xasprintf("%s-split", s->family);
-    char *unit = xasprintf("weir-%s.service", s->to.service);
+    char *unit = xasprintf("weir-%s.service", s->to.service), *token = NULL;
     enum err_code rc = ERR_OK;
     struct buf conf, manifest;
 
     buf_init(&conf, CONF_MAX);
     buf_init(&manifest, 2 * CONF_MAX);
-    split_conf(&conf, s);
+    split_conf(&conf, s, target);
     split_manifest(&manifest, s, target);
-    if (mkdir(dir, 0755) != 0 && errno != EEXIST) {
+    if (mkdir(dir, 0700) != 0 && errno != EEXIST) {
         rc = err_sys(e, ERR_INVALID, "%s", dir);
     }
-    rc = rc == ERR_OK ? write_file(w, dir, "weir.yaml", &conf, e) : rc;
-    rc = rc == ERR_OK ? write_file(w, dir, targets[target].file ? targets[target].file : unit, &manifest, e) : rc;
+    rc = rc == ERR_OK ? write_file(w, dir, "weir.yaml", &conf, 0644, e) : rc;
+    rc = rc == ERR_OK ? write_file(w, dir, targets[target].file ? targets[target].file : unit, &manifest, 0644, e) : rc;
+    rc = rc == ERR_OK ? write_token(w, dir, target, &token, e) : rc;
+    s->token = s->token ? s->token : token;
+    rc = rc == ERR_OK ? change_conf(c, s, diff, note, e) : rc;
     if (rc == ERR_OK && diff->n > 0) {
-        rc = write_file(w, dir, "weir.yaml.diff", diff, e);
+        rc = write_file(w, dir, "weir.yaml.diff", diff, 0644, e);
+    }
+    if (rc == ERR_OK && !c->json) {
+        say_written(c, s, w, target, diff, *note);
+    } else if (rc == ERR_OK) {
+        json_written(c, s, w, diff);
     }
     buf_done(&conf);
     buf_done(&manifest);
+    free(token);
     free(unit);
     free(dir);
     return rc;
@@ -282,13 +346,7 @@ static int target_run(struct cli *c, struct split *s, enum split_target target)
 
     buf_init(&diff, 4 * CONF_MAX);
     split_size(&s->needs, &s->size);
-    rc = change_conf(c, s, &diff, &note, &e);
-    rc = rc == ERR_OK ? write_all(c, s, target, &diff, &w, &e) : rc;
-    if (rc == ERR_OK && c->json) {
-        json_written(c, s, &w, &diff);
-    } else if (rc == ERR_OK) {
-        say_written(c, s, &w, target, &diff, note);
-    }
+    rc = write_all(c, s, target, &diff, &note, &w, &e);
     buf_done(&diff);
     for (size_t i = 0; i < w.n; i++) {
         free(w.path[i]);
@@ -298,7 +356,7 @@ static int target_run(struct cli *c, struct split *s, enum split_target target)
 
 /* ---- --switch, --undo ---- */
 
-static int switch_run(struct cli *c, const char *family, const char *place)
+static int switch_run(struct cli *c, const char *family, const char *place, const char *token)
 {
     char *path = xasprintf("/admin/families/%s", family);
     yyjson_doc *doc = NULL;
@@ -311,6 +369,10 @@ static int switch_run(struct cli *c, const char *family, const char *place)
     if (place) {
         BUF_LIT(&body, "\"place\":");
         json_strz(&body, place);
+        if (token) {
+            BUF_LIT(&body, ",\"token_file\":");
+            json_strz(&body, token);
+        }
     } else {
         BUF_LIT(&body, "\"undo\":true");
     }
@@ -359,7 +421,7 @@ static int check_words(struct cli *c, int *target)
         return cli_usage(c, "--target is kubernetes, compose or systemd, not '%s'%s%s%s", word,
                          near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
     }
-    if (undo && (word || check || now || opt_get(&c->args, "to"))) {
+    if (undo && (word || check || now || opt_get(&c->args, "to") || opt_get(&c->args, "far-token"))) {
         return cli_usage(c, "--undo goes alone: it takes the family back to where weir.yaml says");
     }
     if (!undo && !opt_get(&c->args, "to")) {
@@ -382,19 +444,24 @@ int split_run(struct cli *c)
     bool check = opt_get(&c->args, "check"), now = opt_get(&c->args, "switch");
     struct split s = {.family = family, .image = image ? image : "weir:" WEIR_VERSION, .server = c->server};
     struct err e = {ERR_OK, ""};
+    char *token;
     int target, status = family ? check_words(c, &target) : EXIT_USAGE;
 
     if (status >= 0) {
         return status;
     }
     if (opt_get(&c->args, "undo")) {
-        return switch_run(c, family, NULL);
+        return switch_run(c, family, NULL, NULL);
     }
     if (split_to(&s.to, opt_text(&c->args, "to"), family, &e) != ERR_OK) {
         return cli_usage(c, "%s", e.text);
     }
     if (target >= 0 && strncmp(s.to.place, "weir:", 5) != 0) {
         return cli_usage(c, "--target writes of a Weir: --to HOST:PORT; http:// is for a server that is there already");
+    }
+    s.token = token = opt_text(&c->args, "far-token") ? realpath(opt_text(&c->args, "far-token"), NULL) : NULL;
+    if (opt_text(&c->args, "far-token") && !token) {
+        return cli_usage(c, "--far-token %s: %s", opt_text(&c->args, "far-token"), strerror(errno));
     }
     status = 0;
     if (!(now && !check) &&
@@ -406,9 +473,10 @@ int split_run(struct cli *c)
         status = check ? split_check(c, &s) : 0;
         if (now && status == 0) {
             cli_flush(c);
-            status = switch_run(c, family, s.to.place);
+            status = switch_run(c, family, s.to.place, s.token);
         }
     }
     split_needs_done(&s.needs);
+    free(token);
     return status;
 }

@@ -68,13 +68,15 @@ enum err_code split_to(struct split_to *out, const char *text, const char *famil
 
 struct split {
     const char *family, *image, *server;
+    const char *token; /* path of the new server's admin token, here; NULL: it has none that we know */
     struct split_to to;
     struct split_needs needs;
     struct split_size size;
 };
 enum split_target { SPLIT_KUBERNETES, SPLIT_COMPOSE, SPLIT_SYSTEMD };
-/* The new server's weir.yaml, for listening on every address at the service's own port. */
-void split_conf(struct buf *out, const struct split *s);
+/* The new server's weir.yaml, for listening on every address at the service's own port. Where its token lies depends on
+ * the target. */
+void split_conf(struct buf *out, const struct split *s, enum split_target target);
 /* kubernetes.yaml, compose.yaml, or the unit. */
 void split_manifest(struct buf *out, const struct split *s, enum split_target target);
 /* What was measured, as comment lines that begin with `#`. */

@@ -1,6 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* weir split --check: the server that runs and the new one are asked the same, and must answer the same.
  *
+ * First the running server tries the new one: every loaded version is opened there, which gives it the versions, has
+ * the same inputs and outputs, and is closed again. A Weir in the inference role is then asked for the version by its
+ * artifact, for its numbers are its own.
+ *
  * The requests are those that were captured of the last day, else the version's own samples. Each goes to both sides,
  * one after the other, as sheddable work and by the stable version's number, so that no rollout has a part in it.
  * Answers are equal when every output is: names, datatypes, shapes, texts and whole numbers exactly, others within 1e-5
@@ -42,6 +46,11 @@ struct side {
     struct http_client *client;
     struct http_answer answer;
     struct sketch latency;
+};
+
+struct far { /* the admin plane of a Weir over there; admin NULL: it is any other server */
+    struct http_client *admin;
+    struct buf headers;
 };
 
 struct outcome { /* of a model */
@@ -312,28 +321,70 @@ static void say(struct cli *c, const char *model, const struct requests *r, cons
 
 /* ---- a model ---- */
 
-static enum err_code find_stable(struct cli *c, const char *model, uint64_t *version, struct err *e)
+/* The stable version, and the digest of its artifact. */
+static enum err_code find_stable(struct cli *c, const char *model, uint64_t *version, char digest[65], struct err *e)
 {
     char *path = cli_model_path(model, "");
     yyjson_doc *doc = NULL;
+    yyjson_val *v;
+    size_t i, max;
     enum err_code rc = cli_json(c, "GET", path, NULL, &doc, e);
 
     free(path);
     *version = rc == ERR_OK ? get_count(yyjson_doc_get_root(doc), "stable") : 0;
+    digest[0] = '\0';
+    yyjson_arr_foreach(yyjson_obj_get(yyjson_doc_get_root(doc), "versions"), i, max, v)
+    {
+        if (*version && get_count(v, "version") == *version && get_text(v, "digest")) {
+            snprintf(digest, 65, "%s", get_text(v, "digest"));
+        }
+    }
     yyjson_doc_free(doc);
     return rc != ERR_OK ? rc
            : *version   ? ERR_OK
                         : err_set(e, ERR_CONFLICT, "'%s' has no stable version to compare", model);
 }
 
-static enum err_code check_model(struct cli *c, struct side *side, const char *model, struct outcome *o,
-                                 struct requests *r, struct err *e)
+/* The number that the version has over there. */
+static enum err_code find_far(struct far *far, struct side *there, const char *model, const char *digest,
+                              uint64_t *version, struct err *e)
 {
-    if (find_stable(c, model, &o->version, e) != ERR_OK || read_requests(c, model, 200, r, e) != ERR_OK) {
+    char body[100], path[NAME_MAX_LEN + 40];
+    struct iovec iov = {body, (size_t)snprintf(body, sizeof(body), "{\"digest\":\"%s\"}", digest)};
+    enum err_code rc;
+
+    if (!far->admin) {
+        return ERR_OK; /* places http:// have our numbers */
+    }
+    snprintf(path, sizeof(path), "/admin/models/%s/hold", model);
+    rc = http_call(far->admin, "POST", path, buf_str(&far->headers), &iov, 1, SECONDS(600), &there->answer, e);
+    if (rc == ERR_OK && there->answer.status != 200) {
+        rc = cli_reply_error(&there->answer, there->url, e);
+    }
+    if (rc == ERR_OK) {
+        yyjson_doc *doc = parse(there);
+
+        *version = get_count(yyjson_doc_get_root(doc), "version");
+        yyjson_doc_free(doc);
+    }
+    return rc;
+}
+
+static enum err_code check_model(struct cli *c, struct side *side, struct far *far, const char *model,
+                                 struct outcome *o, struct requests *r, struct err *e)
+{
+    uint64_t version;
+    char digest[65];
+
+    if (find_stable(c, model, &o->version, digest, e) != ERR_OK || read_requests(c, model, 200, r, e) != ERR_OK) {
+        return e->code;
+    }
+    version = o->version;
+    if (find_far(far, &side[THERE], model, digest, &version, e) != ERR_OK) {
         return e->code;
     }
     for (int k = 0; k < SIDES; k++) {
-        side[k].path = xasprintf("/v2/models/%s/versions/%" PRIu64 "/infer", model, o->version);
+        side[k].path = xasprintf("/v2/models/%s/versions/%" PRIu64 "/infer", model, k == HERE ? o->version : version);
         memset(&side[k].latency, 0, sizeof(side[k].latency));
     }
     for (size_t i = 0; i < r->n && (o->errors < 5 || o->errors < o->asked); i++) { /* five errors and nothing else do */
@@ -348,18 +399,90 @@ static enum err_code check_model(struct cli *c, struct side *side, const char *m
     return ERR_OK;
 }
 
+/* ---- the other side ---- */
+
+/* Has the running server open everything there, and close it again. */
+static enum err_code try_there(struct cli *c, const struct split *s, struct err *e)
+{
+    char *path = xasprintf("/admin/families/%s", s->family);
+    struct buf body;
+    enum err_code rc;
+
+    buf_init(&body, 8192);
+    BUF_LIT(&body, "{\"trial\":true,\"place\":");
+    json_strz(&body, s->to.place);
+    if (s->token) {
+        BUF_LIT(&body, ",\"token_file\":");
+        json_strz(&body, s->token);
+    }
+    BUF_LIT(&body, "}");
+    rc = cli_call(c, "POST", path, buf_z(&body), e);
+    buf_done(&body);
+    free(path);
+    return rc;
+}
+
+static enum err_code read_token(struct far *far, const char *path, struct err *e)
+{
+    FILE *f = fopen(path, "re");
+    char line[300] = "";
+
+    if (!f) {
+        return err_sys(e, ERR_INVALID, "--far-token %s", path);
+    }
+    if (!fgets(line, sizeof(line), f)) {
+        line[0] = '\0';
+    }
+    fclose(f);
+    line[strcspn(line, "\r\n")] = '\0';
+    buf_addf(&far->headers, "Authorization: Bearer %s\r\n", line);
+    return ERR_OK;
+}
+
+/* Its data plane says where its admin plane is. */
+static enum err_code find_admin(const struct split *s, struct side *there, struct far *far, struct err *e)
+{
+    enum err_code rc;
+    yyjson_doc *doc;
+    uint64_t port;
+    char *url;
+
+    if (strncmp(s->to.place, "weir:", 5) != 0) {
+        return ERR_OK;
+    }
+    rc = http_call(there->client, "GET", "/v2", STR(""), NULL, 0, TIMEOUT_US, &there->answer, e);
+    if (rc != ERR_OK) {
+        return rc;
+    }
+    doc = parse(there);
+    port = get_count(yyjson_doc_get_root(doc), "admin_port");
+    yyjson_doc_free(doc);
+    if (port == 0) {
+        return err_set(e, ERR_CONFLICT, "%s is no Weir in the inference role (weir serve --role inference)",
+                       there->url);
+    }
+    url = xasprintf(strchr(s->to.host, ':') ? "http://[%s]:%" PRIu64 : "http://%s:%" PRIu64, s->to.host, port);
+    rc = http_client_new(&far->admin, str_of(url), e);
+    free(url);
+    return rc == ERR_OK && s->token ? read_token(far, s->token, e) : rc;
+}
+
 int split_check(struct cli *c, const struct split *s)
 {
     struct side *side = xcalloc(SIDES, sizeof(*side));
     struct err e = {ERR_OK, ""};
     bool same = true;
+    struct far far = {0};
     enum err_code rc = cli_data_url(c, &side[HERE].url, &e);
 
+    buf_init(&far.headers, 4096);
     side[THERE].url = xasprintf(strchr(s->to.host, ':') ? "http://[%s]:%s" : "http://%s:%s", s->to.host, s->to.port);
     for (int k = 0; k < SIDES; k++) {
         http_answer_init(&side[k].answer, REPLY_MAX);
         rc = rc == ERR_OK ? http_client_new(&side[k].client, str_of(side[k].url), &e) : rc;
     }
+    rc = rc == ERR_OK ? try_there(c, s, &e) : rc;
+    rc = rc == ERR_OK ? find_admin(s, &side[THERE], &far, &e) : rc;
     buf_addz(&c->out, c->json ? "{\"check\":[" : "");
     if (!c->json) {
         buf_addf(&c->out, "%s: %s against %s\n", s->family, side[HERE].url, side[THERE].url);
@@ -368,7 +491,7 @@ int split_check(struct cli *c, const struct split *s)
         struct outcome o = {0};
         struct requests r = {0};
 
-        rc = check_model(c, side, s->needs.model[i], &o, &r, &e);
+        rc = check_model(c, side, &far, s->needs.model[i], &o, &r, &e);
         if (rc == ERR_OK && c->json) {
             buf_addz(&c->out, i ? "," : "");
             put_json(&c->out, s->needs.model[i], &r, &o, side);
@@ -383,6 +506,8 @@ int split_check(struct cli *c, const struct split *s)
         http_answer_done(&side[k].answer);
         free(side[k].url);
     }
+    http_client_free(far.admin);
+    buf_done(&far.headers);
     free(side);
     if (rc != ERR_OK) {
         buf_clear(&c->out);

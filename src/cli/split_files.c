@@ -12,7 +12,8 @@
 
 #define HOME "/var/lib/weir" /* of the data, in a container */
 #define CONF "/etc/weir/weir.yaml"
-#define ADMIN "127.0.0.1:8009"
+#define ADMIN_PORT "8009"
+#define TOKEN_DIR "/etc/weir-token" /* in a pod */
 
 /* ---- what it is based on ---- */
 
@@ -82,13 +83,32 @@ static void put_family(struct buf *out, const struct split *s)
     buf_addz(out, in_n > 0 ? "}}\n" : "}\n");
 }
 
-void split_conf(struct buf *out, const struct split *s)
+/* Gateways give it their versions over its admin plane, so that is open to them too, by a token. */
+static void put_token_at(struct buf *out, const struct split *s, enum split_target target)
+{
+    switch (target) {
+    case SPLIT_KUBERNETES:
+        BUF_LIT(out, TOKEN_DIR "/admin-token");
+        break;
+    case SPLIT_COMPOSE:
+        BUF_LIT(out, "/run/secrets/admin-token");
+        break;
+    case SPLIT_SYSTEMD:
+        buf_addf(out, "/run/credentials/weir-%s.service/admin-token", s->to.service);
+        break;
+    }
+}
+
+void split_conf(struct buf *out, const struct split *s, enum split_target target)
 {
     split_comment(out, s);
+    BUF_LIT(out, "# Start it with: weir serve -c weir.yaml --role inference\n"
+                 "admin: 0.0.0.0:" ADMIN_PORT "\n"
+                 "admin_token_file: ");
+    put_token_at(out, s, target);
     buf_addf(out,
-             "# Start it with: weir serve -c weir.yaml --role inference\n"
+             "\n"
              "listen: 0.0.0.0:%s\n"
-             "admin: " ADMIN "\n"
              "store: sqlite:" HOME "/weir.db\n"
              "artifacts: " HOME "/artifacts\n"
              "drain: %" PRIu64 "s\n",
@@ -129,7 +149,7 @@ static void put_config_map(struct buf *out, const struct split *s)
     struct buf conf;
 
     buf_init(&conf, 1u << 20);
-    split_conf(&conf, s);
+    split_conf(&conf, s, SPLIT_KUBERNETES);
     put_meta(out, s, "ConfigMap", "v1");
     BUF_LIT(out, "data:\n  weir.yaml: |\n");
     put_block(out, buf_str(&conf), 4);
@@ -148,7 +168,11 @@ static void put_service(struct buf *out, const struct split *s)
     }
     BUF_LIT(out, "spec:\n  clusterIP: None\n");
     put_selector(out, s, "  selector: ");
-    buf_addf(out, "  ports: [{name: http, port: %s, targetPort: http}]\n", s->to.port);
+    buf_addf(out,
+             "  ports:\n"
+             "    - {name: http, port: %s, targetPort: http}\n"
+             "    - {name: admin, port: " ADMIN_PORT ", targetPort: admin}\n",
+             s->to.port);
 }
 
 static void put_probe(struct buf *out, const char *name, const char *path, unsigned period_s, unsigned failures)
@@ -168,7 +192,8 @@ static void put_container(struct buf *out, const struct split *s)
 
     buf_addf(out, "      containers:\n        - name: weir\n          image: \"%s\"\n", s->image);
     BUF_LIT(out, "          command: [weir, serve, -c, " CONF ", --role, inference]\n");
-    buf_addf(out, "          ports: [{name: http, containerPort: %s}]\n", s->to.port);
+    buf_addf(out, "          ports: [{name: http, containerPort: %s}, {name: admin, containerPort: " ADMIN_PORT "}]\n",
+             s->to.port);
     BUF_LIT(out, "          resources:\n");
     buf_addf(out, "            requests: {cpu: %um, memory: %" PRIu64 "Mi}\n", z->cpu_milli, z->memory_mib);
     buf_addf(out, "            limits: {memory: %" PRIu64 "Mi%s}\n", z->memory_max_mib,
@@ -183,6 +208,7 @@ static void put_container(struct buf *out, const struct split *s)
                  "            capabilities: {drop: [ALL]}\n"
                  "          volumeMounts:\n"
                  "            - {name: config, mountPath: /etc/weir, readOnly: true}\n"
+                 "            - {name: token, mountPath: " TOKEN_DIR ", readOnly: true}\n"
                  "            - {name: data, mountPath: " HOME "}\n"
                  "            - {name: tmp, mountPath: /tmp}\n");
 }
@@ -213,9 +239,10 @@ static void put_deployment(struct buf *out, const struct split *s)
     buf_addf(out,
              "      volumes:\n"
              "        - {name: config, configMap: {name: %s}}\n"
+             "        - {name: token, secret: {secretName: %s-admin}}\n"
              "        - {name: data, emptyDir: {}}\n"
              "        - {name: tmp, emptyDir: {}}\n",
-             s->to.service);
+             s->to.service, s->to.service);
 }
 
 static void put_scaling(struct buf *out, const struct split *s)
@@ -246,7 +273,8 @@ static void put_compose(struct buf *out, const struct split *s)
              "  %s:\n"
              "    image: \"%s\"\n"
              "    command: [weir, serve, -c, " CONF ", --role, inference]\n"
-             "    ports: [\"%s:%s\"]\n"
+             "    ports: [\"%s:%s\", \"" ADMIN_PORT ":" ADMIN_PORT "\"]\n"
+             "    secrets: [admin-token]\n"
              "    volumes:\n"
              "      - {type: bind, source: ./weir.yaml, target: " CONF ", read_only: true}\n"
              "      - {type: volume, source: data, target: " HOME "}\n"
@@ -257,7 +285,7 @@ static void put_compose(struct buf *out, const struct split *s)
              "    restart: unless-stopped\n"
              "    stop_grace_period: %us\n"
              "    healthcheck:\n"
-             "      test: [CMD, weir, doctor, --ready]\n"
+             "      test: [CMD, weir, doctor, --ready, --token-file, /run/secrets/admin-token]\n"
              "      interval: 5s\n"
              "      timeout: 3s\n"
              "      retries: 3\n"
@@ -274,7 +302,7 @@ static void put_compose(struct buf *out, const struct split *s)
     if (s->needs.gpu) {
         BUF_LIT(out, "          devices: [{driver: nvidia, count: 1, capabilities: [gpu]}]\n");
     }
-    BUF_LIT(out, "volumes:\n  data: {}\n");
+    BUF_LIT(out, "volumes:\n  data: {}\nsecrets:\n  admin-token: {file: ./admin-token}\n");
 }
 
 /* ---- systemd ---- */
@@ -285,7 +313,8 @@ static void put_unit(struct buf *out, const struct split *s)
 
     split_comment(out, s);
     buf_addf(out,
-             "# Put weir.yaml to /etc/weir/%s.yaml, this to /etc/systemd/system/weir-%s.service.\n"
+             "# Put weir.yaml to /etc/weir/%s.yaml, admin-token to /etc/weir/%s-token (mode 0600, of root),\n"
+             "# this to /etc/systemd/system/weir-%s.service.\n"
              "[Unit]\n"
              "Description=Weir, inference of family %s\n"
              "Wants=network-online.target\n"
@@ -300,9 +329,10 @@ static void put_unit(struct buf *out, const struct split *s)
              "TimeoutStopSec=%u\n"
              "DynamicUser=yes\n"
              "StateDirectory=weir-%s\n"
+             "LoadCredential=admin-token:/etc/weir/%s-token\n"
              "LimitNOFILE=20000\n",
-             s->to.service, s->to.service, s->family, s->to.service, s->to.service, z->grace_s - SPLIT_PRE_STOP_S,
-             s->to.service);
+             s->to.service, s->to.service, s->to.service, s->family, s->to.service, s->to.service,
+             z->grace_s - SPLIT_PRE_STOP_S, s->to.service, s->to.service);
     buf_addf(out,
              "\n"
              "# Each worker gets a control group of its own below this one.\n"

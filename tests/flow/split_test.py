@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import time
 
 import jsonschema
 import kubernetes_validate
@@ -46,7 +47,7 @@ def split(s, tmp_path, target, *words, name="vision", to="vision.internal:8000")
 
 def test_kubernetes_by_the_schema_and_by_meaning(shop, tmp_path):
     done, out = split(shop, tmp_path, "kubernetes", "--image", "registry.internal/weir:1")
-    assert [p.rsplit("/", 1)[1] for p in done["files"]] == ["weir.yaml", "kubernetes.yaml", "weir.yaml.diff"]
+    assert [p.rsplit("/", 1)[1] for p in done["files"]] == ["weir.yaml", "kubernetes.yaml", "admin-token", "weir.yaml.diff"]
     documents = list(yaml.safe_load_all((out / "kubernetes.yaml").read_text()))
     for document in documents:
         for version in KUBERNETES:
@@ -72,13 +73,15 @@ def test_kubernetes_by_the_schema_and_by_meaning(shop, tmp_path):
     assert by_kind["Service"]["spec"]["clusterIP"] == "None"  # the gateway sees and weighs every replica
     names = by_kind["Service"]["metadata"]["annotations"]
     assert names == {"external-dns.alpha.kubernetes.io/hostname": "vision.internal"}
-    port, = weir["ports"]
-    assert port["containerPort"] == by_kind["Service"]["spec"]["ports"][0]["port"] == 8000
-    assert by_kind["Service"]["spec"]["ports"][0]["targetPort"] == port["name"]
+    port, admin = weir["ports"]
+    assert (port["containerPort"], admin["containerPort"]) == (8000, 8009)
+    assert [(p["port"], p["targetPort"]) for p in by_kind["Service"]["spec"]["ports"]] == [(8000, "http"), (8009, "admin")]
     assert by_kind["ConfigMap"]["data"]["weir.yaml"] == (out / "weir.yaml").read_text()
     assert weir["image"] == "registry.internal/weir:1" and "--role" in weir["command"]
     mounts = {m["name"]: m["mountPath"] for m in weir["volumeMounts"]}
     assert mounts.keys() == {v["name"] for v in pod["spec"]["volumes"]}
+    conf = yaml.safe_load((out / "weir.yaml").read_text())
+    assert conf["admin_token_file"] == mounts["token"] + "/admin-token"
     assert weir["command"][3].startswith(mounts["config"] + "/") and weir["securityContext"]["readOnlyRootFilesystem"]
     # probes are answered by a real server
     for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
@@ -121,7 +124,7 @@ def test_compose_by_the_schema_and_by_meaning(shop, tmp_path):
     jsonschema.Draft201909Validator(schema).validate(document)
     service = document["services"]["vision"]
     assert service["command"] == ["weir", "serve", "-c", "/etc/weir/weir.yaml", "--role", "inference"]
-    assert service["ports"] == ["8000:8000"] and service["read_only"] is True
+    assert service["ports"] == ["8000:8000", "8009:8009"] and service["read_only"] is True
     resources, needs = service["deploy"]["resources"], done["needs"]
     assert int(resources["limits"]["memory"].removesuffix("M")) * MIB > needs["memory"] + needs["largest"]
     assert float(resources["reservations"]["cpus"]) * 1000 == pytest.approx(done["size"]["cpu_milli"], abs=10)
@@ -131,9 +134,13 @@ def test_compose_by_the_schema_and_by_meaning(shop, tmp_path):
     # the health check is a command that there is, and tells the two apart
     check = service["healthcheck"]["test"]
     assert check[:2] == ["CMD", "weir"]
-    assert shop.weir(*check[2:]).status == 0
+    command = [w.replace("/run/secrets/admin-token", str(out / "admin-token")) for w in check[2:]]
+    assert shop.weir(*command).status == 0
     shop.stop()
-    assert shop.weir(*check[2:]).status == 1
+    assert shop.weir(*command).status == 1
+    secret = document["secrets"][service["secrets"][0]]
+    assert yaml.safe_load((out / "weir.yaml").read_text())["admin_token_file"] == "/run/secrets/admin-token"
+    assert (out / secret["file"]).stat().st_mode & 0o777 == 0o644  # another user reads it, in a folder that is ours
 
 
 def test_systemd_by_its_own_verifier_and_by_meaning(shop, tmp_path):
@@ -156,23 +163,30 @@ def test_the_new_configuration_is_one_that_a_server_takes(shop, tmp_path, serve)
     _, out = split(shop, tmp_path, "kubernetes")
     text = (out / "weir.yaml").read_text()
     assert "vision: {place: worker, instances: 2, batch: {max: 16, slo: 50ms}}" in text and "drain: 7s" in text
-    for was, now in (("0.0.0.0:8000", "127.0.0.1:0"), ("127.0.0.1:8009", "127.0.0.1:0")):
+    for was, now in (("0.0.0.0:8000", "127.0.0.1:0"), ("0.0.0.0:8009", "127.0.0.1:0"),
+                     ("/etc/weir-token", str(out))):
         assert was in text
         text = text.replace(was, now)
     role = ["--role", "inference"] if "--role" in flow.weir("help", "serve").out else []
     s = serve(text, args=role)
-    assert {f["name"]: f["place"] for f in s.get("/admin/families")["families"]}["vision"] == "worker"
+    bearer = {"Authorization": f"Bearer {(out / 'admin-token').read_text().strip()}"}
+    families = s.ask_admin("GET", "/admin/families", headers=bearer).json()["families"]
+    assert {f["name"]: f["place"] for f in families}["vision"] == "worker"
 
 
 def test_the_old_configuration_changes_in_one_line(shop, tmp_path):
     done, out = split(shop, tmp_path, "kubernetes")
     conf = shop.folder / "weir.yaml"
     assert conf.read_text() == CONF  # nothing was touched
+    token = f"    token_file: {out}/admin-token\n"
     want = CONF.replace("place:   worker   # for now", "place:   weir://vision.internal:8000   # for now")
+    want = want.replace("slo: 50ms}\n", "slo: 50ms}\n" + token)
     assert (out / "weir.yaml.diff").read_text() == done["diff"]
     lines = done["diff"].splitlines()
-    assert [x for x in lines[3:] if x[0] in "+-"] == ["-    place:   worker   # for now",
-                                                      "+    place:   weir://vision.internal:8000   # for now"]
+    assert sorted(x for x in lines[3:] if x[0] in "+-") == sorted([
+        "-    place:   worker   # for now", "+    place:   weir://vision.internal:8000   # for now",
+        "-    instances: 2", "+    instances: 2", "-    batch: {max: 16, slo: 50ms}", "+    batch: {max: 16, slo: 50ms}",
+        "+" + token.rstrip()])
     assert lines[0] == f"--- {conf}"
     copy = tmp_path / "copy.yaml"
     copy.write_text(CONF)
@@ -181,7 +195,7 @@ def test_the_old_configuration_changes_in_one_line(shop, tmp_path):
         assert copy.read_text() == want
     # a family that is not there is added; what weir.yaml says already is told
     done, _ = split(shop, tmp_path, "compose", name="intent")
-    assert "+  intent: {place: weir://vision.internal:8000}" in done["diff"]
+    assert f"+  intent: {{token_file: {out}/admin-token, place: weir://vision.internal:8000}}" in done["diff"]
     copy.write_text(want)
     done, _ = split(shop, tmp_path, "compose", "--config", copy)
     assert done["diff"] == ""
@@ -201,7 +215,7 @@ def test_called_wrong_and_in_the_way(shop, tmp_path):
     for words, text in ((("nothing", "--to", "a:1", "--target", "compose"), "no family 'nothing'"),
                         (("nothing", "--undo"), "no family 'nothing'"),
                         (("vision", "--to", "a:1", "--target", "compose", "--config", tmp_path / "none"), "none"),
-                        (("vision", "--to", "127.0.0.1:1", "--check"), "they do NOT give the same answers")):
+                        (("vision", "--to", "127.0.0.1:1", "--check"), "can not be opened at weir://127.0.0.1:1")):
         done = shop.weir("split", *words, "--watch", "10ms") if "--target" in words else shop.weir("split", *words)
         assert done.status == 1 and text in done.err + done.out, done
     out = tmp_path / "out"
@@ -216,13 +230,47 @@ def test_check_tells_the_same_from_another(shop, serve):
     twin, other = serve(""), serve("")
     twin.push_example("vision", 1)
     other.push("vision", flow.EXAMPLES / "vision" / "2", "--version", "1")
-    done = shop.ok("split", "vision", "--to", twin.data_url.removeprefix("http://"), "--check", "--json").json()
+    done = shop.ok("split", "vision", "--to", twin.data_url, "--check", "--json").json()
     got, = done["check"]
     assert done["same"] is True and got["asked"] == got["identical"] + got["near"] > 0 and got["version"] == 1
     assert got["latency_ms"]["here"]["p50"] > 0 and got["latency_ms"]["there"]["p99"] > 0
-    said = shop.weir("split", "vision", "--to", other.data_url.removeprefix("http://"), "--check")
+    said = shop.weir("split", "vision", "--to", other.data_url, "--check", "--switch")
     assert said.status == 1 and "differs" in said.out and "they do NOT give the same answers" in said.out, said
     assert shop.model("vision")["place"] == "worker"
+    twin.push_example("intent", 1)  # a model that it has not got
+    said = shop.weir("split", "intent", "--to", other.data_url, "--check")
+    assert said.status == 1 and "version 1 of 'intent' can not be opened at http://" in said.err, said
+
+
+def test_the_whole_way(shop, serve, tmp_path):
+    """What is written starts a server that wants its token; it is given the family, checked, and used."""
+    done, out = split(shop, tmp_path, "systemd")
+    token = out / "admin-token"
+    assert token.stat().st_mode & 0o777 == 0o600 and len(token.read_text().strip()) == 64
+    text = (out / "weir.yaml").read_text()
+    for was, now in (("0.0.0.0:8000", "127.0.0.1:0"), ("0.0.0.0:8009", "127.0.0.1:0"),
+                     ("/run/credentials/weir-vision.service/admin-token", str(token))):
+        assert was in text
+        text = text.replace(was, now)
+    far = serve(text, name="far", args=["--role", "inference"])
+    there = far.data_url.removeprefix("http://")
+    refused = shop.weir("split", "vision", "--to", there, "--check")
+    assert refused.status == 1 and "token" in refused.err and shop.model("vision")["place"] == "worker", refused
+    shop.push_example("vision", 2)  # so that the numbers over there need not be ours
+    with flow.Load(shop, "vision", flow.Samples("vision"), ["u"], connections=4) as load:
+        said = shop.ok("split", "vision", "--to", there, "--far-token", token, "--check", "--switch").out
+        assert "both give the same answers" in said and f"vision runs at weir://{there}" in said
+        time.sleep(0.3)
+        events = load.stop()
+    assert {e.status for e in events} == {200}
+    assert shop.version("vision", 1)["workers"] == [] == shop.version("vision", 2)["workers"]
+    shop.kill()
+    shop.start()  # the token is remembered with the place
+    assert shop.infer("vision", json.loads(flow.Samples("vision").rows[0][0])["inputs"]).status == 200
+    assert shop.model("vision")["place"] == f"weir://{there}"
+    shop.ok("split", "vision", "--undo")
+    assert split(shop, tmp_path, "systemd")[0]["files"] == done["files"]  # once more: the token stays
+    assert token.read_text() in (out / "admin-token").read_text()
 
 
 def test_switch_and_undo_to_another_weir_under_load(shop, serve):

@@ -81,7 +81,7 @@ void split_conf(struct buf *out, const struct split *s, enum split_target target
 void split_manifest(struct buf *out, const struct split *s, enum split_target target);
 /* What was measured, as comment lines that begin with `#`. */
 void split_comment(struct buf *out, const struct split *s);
-/* One hunk that makes b of a; nothing if they are equal. */
+/* One hunk that makes b of a; nothing if they are equal. For changes that lie near each other. */
 void split_diff(struct buf *out, const char *path, struct str a, struct str b);
 
 /* --check: both sides asked with the same requests (split_check.c). Returns the exit status. */

@@ -432,6 +432,36 @@ static void put_lines(struct buf *out, const struct lines *l, size_t from, size_
     }
 }
 
+/* Of two ranges of lines: those of the longest common subsequence stay, the others go and come. */
+static void put_changes(struct buf *out, const struct lines *x, const struct lines *y, size_t head, size_t x_end,
+                        size_t y_end)
+{
+    size_t n = x_end - head, m = y_end - head, *common = xcalloc((n + 1) * (m + 1), sizeof(*common)), i = 0, j = 0;
+
+#define COMMON(a, b) common[(a) * (m + 1) + (b)]
+    for (size_t a = n; a-- > 0;) {
+        for (size_t b = m; b-- > 0;) {
+            COMMON(a, b) = str_eq(line_at(x, head + a), line_at(y, head + b)) ? COMMON(a + 1, b + 1) + 1
+                                                                              : MAX(COMMON(a + 1, b), COMMON(a, b + 1));
+        }
+    }
+    while (i < n || j < m) {
+        if (i < n && j < m && str_eq(line_at(x, head + i), line_at(y, head + j))) {
+            put_lines(out, x, head + i, head + i + 1, ' ');
+            i++;
+            j++;
+        } else if (i < n && (j == m || COMMON(i + 1, j) >= COMMON(i, j + 1))) {
+            put_lines(out, x, head + i, head + i + 1, '-');
+            i++;
+        } else {
+            put_lines(out, y, head + j, head + j + 1, '+');
+            j++;
+        }
+    }
+#undef COMMON
+    free(common);
+}
+
 void split_diff(struct buf *out, const char *path, struct str a, struct str b)
 {
     struct lines x = lines_of(a), y = lines_of(b);
@@ -451,8 +481,7 @@ void split_diff(struct buf *out, const char *path, struct str a, struct str b)
         buf_addf(out, "--- %s\n+++ %s\n@@ -%zu,%zu +%zu,%zu @@\n", path, path, x_end > from ? from + 1 : from,
                  x_end - from, y_end > from ? from + 1 : from, y_end - from);
         put_lines(out, &x, from, head, ' ');
-        put_lines(out, &x, head, x.n - tail, '-');
-        put_lines(out, &y, head, y.n - tail, '+');
+        put_changes(out, &x, &y, head, x.n - tail, y.n - tail);
         put_lines(out, &x, x.n - tail, x_end, ' ');
     }
     free(x.at);

@@ -337,7 +337,7 @@ static enum err_code open_pool(struct version *v, int dirfd, struct err *e)
                              .dirfd = dirfd,
                              .far = version_far(v, &far, number) ? &far : NULL,
                              .on_thread = place == PLACE_INLINE,
-                             .instances = (unsigned)f->instances,
+                             .instances = place_is_far(place) ? 1 : (unsigned)f->instances,
                              .threads = (unsigned)f->threads,
                              .threads_max = threads_for(c, f),
                              .batch = {(uint32_t)v->batch_max, v->batch_delay_us, v->batch_slo_us},

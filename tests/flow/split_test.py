@@ -183,10 +183,8 @@ def test_the_old_configuration_changes_in_one_line(shop, tmp_path):
     want = want.replace("slo: 50ms}\n", "slo: 50ms}\n" + token)
     assert (out / "weir.yaml.diff").read_text() == done["diff"]
     lines = done["diff"].splitlines()
-    assert sorted(x for x in lines[3:] if x[0] in "+-") == sorted([
-        "-    place:   worker   # for now", "+    place:   weir://vision.internal:8000   # for now",
-        "-    instances: 2", "+    instances: 2", "-    batch: {max: 16, slo: 50ms}", "+    batch: {max: 16, slo: 50ms}",
-        "+" + token.rstrip()])
+    assert [x for x in lines[3:] if x[0] in "+-"] == [
+        "-    place:   worker   # for now", "+    place:   weir://vision.internal:8000   # for now", "+" + token.rstrip()]
     assert lines[0] == f"--- {conf}"
     copy = tmp_path / "copy.yaml"
     copy.write_text(CONF)
@@ -214,8 +212,7 @@ def test_called_wrong_and_in_the_way(shop, tmp_path):
         assert done.status == 2 and text in done.err, done
     for words, text in ((("nothing", "--to", "a:1", "--target", "compose"), "no family 'nothing'"),
                         (("nothing", "--undo"), "no family 'nothing'"),
-                        (("vision", "--to", "a:1", "--target", "compose", "--config", tmp_path / "none"), "none"),
-                        (("vision", "--to", "127.0.0.1:1", "--check"), "can not be opened at weir://127.0.0.1:1")):
+                        (("vision", "--to", "a:1", "--target", "compose", "--config", tmp_path / "none"), "none")):
         done = shop.weir("split", *words, "--watch", "10ms") if "--target" in words else shop.weir("split", *words)
         assert done.status == 1 and text in done.err + done.out, done
     out = tmp_path / "out"

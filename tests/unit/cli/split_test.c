@@ -131,10 +131,12 @@ static void its_configuration_says_what_the_old_one_did(void **state)
     s.needs.n_settings = COUNT_OF(settings);
     assert_int_equal(split_to(&s.to, "vision:7000", "vision", &e), ERR_OK);
     buf_init(&out, 1 << 20);
-    split_conf(&out, &s);
+    split_conf(&out, &s, SPLIT_SYSTEMD);
     assert_int_equal(conf_read_text(&c, "weir.yaml", buf_str(&out), &e), ERR_OK);
     assert_string_equal(conf_find(c->root, "listen")->text, "0.0.0.0:7000");
     assert_string_equal(conf_find(c->root, "drain")->text, "30s");
+    assert_string_equal(conf_find(c->root, "admin_token_file")->text,
+                        "/run/credentials/weir-vision.service/admin-token");
     f = conf_find(conf_find(c->root, "families"), "vision");
     assert_string_equal(conf_find(f, "place")->text, "worker");
     assert_string_equal(conf_find(f, "instances")->text, "2");
@@ -169,6 +171,8 @@ static void diffs(void **state)
     differs("a", "a\nb",
             "--- /etc/w.yaml\n+++ /etc/w.yaml\n@@ -1,1 +1,2 @@\n-a\n\\ No newline at end of file\n+a\n+b\n"
             "\\ No newline at end of file\n");
+    differs("1\n2\n3\n4\n", "1\nx\n3\ny\n4\n",
+            "--- /etc/w.yaml\n+++ /etc/w.yaml\n@@ -1,4 +1,5 @@\n 1\n-2\n+x\n 3\n+y\n 4\n");
     differs("a\nb\n", "a\nx\nb\n", "--- /etc/w.yaml\n+++ /etc/w.yaml\n@@ -1,2 +1,3 @@\n a\n+x\n b\n");
 }
 

@@ -47,7 +47,8 @@ def split(s, tmp_path, target, *words, name="vision", to="vision.internal:8000")
 
 def test_kubernetes_by_the_schema_and_by_meaning(shop, tmp_path):
     done, out = split(shop, tmp_path, "kubernetes", "--image", "registry.internal/weir:1")
-    assert [p.rsplit("/", 1)[1] for p in done["files"]] == ["weir.yaml", "kubernetes.yaml", "admin-token", "weir.yaml.diff"]
+    names = [p.rsplit("/", 1)[1] for p in done["files"]]
+    assert names == ["weir.yaml", "kubernetes.yaml", "admin-token", "weir.yaml.diff"]
     documents = list(yaml.safe_load_all((out / "kubernetes.yaml").read_text()))
     for document in documents:
         for version in KUBERNETES:
@@ -75,7 +76,8 @@ def test_kubernetes_by_the_schema_and_by_meaning(shop, tmp_path):
     assert names == {"external-dns.alpha.kubernetes.io/hostname": "vision.internal"}
     port, admin = weir["ports"]
     assert (port["containerPort"], admin["containerPort"]) == (8000, 8009)
-    assert [(p["port"], p["targetPort"]) for p in by_kind["Service"]["spec"]["ports"]] == [(8000, "http"), (8009, "admin")]
+    ports = [(p["port"], p["targetPort"]) for p in by_kind["Service"]["spec"]["ports"]]
+    assert ports == [(8000, port["name"]), (8009, admin["name"])]
     assert by_kind["ConfigMap"]["data"]["weir.yaml"] == (out / "weir.yaml").read_text()
     assert weir["image"] == "registry.internal/weir:1" and "--role" in weir["command"]
     mounts = {m["name"]: m["mountPath"] for m in weir["volumeMounts"]}
@@ -110,6 +112,7 @@ def test_a_gpu_is_asked_for(serve, tmp_path):
     assert yaml.safe_load((out / "weir.yaml").read_text())["families"]["vision"]["device"] == "cuda:0"
     assert done["needs"]["versions"] == 0 and "this is a preset" in (out / "kubernetes.yaml").read_text()
     assert int(pod["containers"][0]["resources"]["requests"]["memory"].removesuffix("Mi")) >= 512
+    serve("families:\n  vision: {device: 'cuda:3', place: 'weir://vision.models.svc:8000'}\n")  # the device may stay
     _, out = split(s, tmp_path, "compose")
     service, = yaml.safe_load((out / "compose.yaml").read_text())["services"].values()
     assert service["deploy"]["resources"]["reservations"]["devices"][0]["capabilities"] == ["gpu"]
@@ -184,7 +187,8 @@ def test_the_old_configuration_changes_in_one_line(shop, tmp_path):
     assert (out / "weir.yaml.diff").read_text() == done["diff"]
     lines = done["diff"].splitlines()
     assert [x for x in lines[3:] if x[0] in "+-"] == [
-        "-    place:   worker   # for now", "+    place:   weir://vision.internal:8000   # for now", "+" + token.rstrip()]
+        "-    place:   worker   # for now", "+    place:   weir://vision.internal:8000   # for now",
+        "+" + token.rstrip()]
     assert lines[0] == f"--- {conf}"
     copy = tmp_path / "copy.yaml"
     copy.write_text(CONF)

@@ -217,9 +217,11 @@ def test_called_wrong_and_in_the_way(shop, tmp_path):
     for words, text in ((("nothing", "--to", "a:1", "--target", "compose"), "no family 'nothing'"),
                         (("nothing", "--undo"), "no family 'nothing'"),
                         (("vision", "--to", "a:1", "--target", "compose", "--config", tmp_path / "none"), "none")):
-        done = shop.weir("split", *words, "--watch", "10ms") if "--target" in words else shop.weir("split", *words)
+        out = ["--watch", "10ms", "--out", tmp_path / "out"] if "--target" in words else []
+        done = shop.weir("split", *words, *out)
         assert done.status == 1 and text in done.err + done.out, done
     out = tmp_path / "out"
+    assert not out.exists()
     out.mkdir()
     (out / "weir.yaml").write_text("mine: yes\n")
     done = shop.weir("split", "vision", "--to", "a:1", "--target", "compose", "--out", out, "--watch", "10ms")

@@ -567,6 +567,7 @@ static void build_planes(struct house *h)
     f->admin_connections = &h->admin_connections;
     f->pid = pid_of;
     f->far = is_far_side;
+    f->inference = h->conf.role == 1;
     f->control = h->control;
     f->checks = checks;
     f->n_checks = COUNT_OF(checks);

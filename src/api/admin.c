@@ -192,7 +192,7 @@ enum err_code admin_access(struct plane *p, const struct http_ex *x, const struc
     if ((f->token[0] ? check_token(x, f->token, e) : check_local(x, f, e)) != ERR_OK) {
         return e->code;
     }
-    return releases(row) && control_inference(p->control)
+    return f->inference && releases(row)
                ? err_set(e, ERR_CONFLICT,
                          "this server is in the inference role: rollouts, shadows and experiments are the gateways' "
                          "matter, ask there")
@@ -233,7 +233,7 @@ static void show_server(struct request *r)
     json_strz(b, f->data_url);
     BUF_LIT(b, ",\"admin\":");
     json_strz(b, f->admin_url);
-    buf_addf(b, ",\"role\":\"%s\"", control_inference(r->plane->control) ? "inference" : "server");
+    buf_addf(b, ",\"role\":\"%s\"", f->inference ? "inference" : "server");
     buf_addf(b, ",\"threads\":%u,\"store\":", f->threads);
     json_strz(b, f->store_url);
     BUF_LIT(b, ",\"artifacts\":");

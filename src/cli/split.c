@@ -346,7 +346,9 @@ static int target_run(struct cli *c, struct split *s, enum split_target target)
 
     buf_init(&diff, 4 * CONF_MAX);
     split_size(&s->needs, &s->size);
-    rc = write_all(c, s, target, &diff, &note, &w, &e);
+    rc = change_conf(c, s, &diff, &note, &e); /* what can not be changed is found out before anything is written */
+    buf_clear(&diff);
+    rc = rc != ERR_OK ? rc : write_all(c, s, target, &diff, &note, &w, &e);
     buf_done(&diff);
     for (size_t i = 0; i < w.n; i++) {
         free(w.path[i]);

@@ -217,9 +217,11 @@ def test_called_wrong_and_in_the_way(shop, tmp_path):
     for words, text in ((("nothing", "--to", "a:1", "--target", "compose"), "no family 'nothing'"),
                         (("nothing", "--undo"), "no family 'nothing'"),
                         (("vision", "--to", "a:1", "--target", "compose", "--config", tmp_path / "none"), "none")):
-        done = shop.weir("split", *words, "--watch", "10ms") if "--target" in words else shop.weir("split", *words)
+        out = ["--watch", "10ms", "--out", tmp_path / "out"] if "--target" in words else []
+        done = shop.weir("split", *words, *out)
         assert done.status == 1 and text in done.err + done.out, done
     out = tmp_path / "out"
+    assert not out.exists()
     out.mkdir()
     (out / "weir.yaml").write_text("mine: yes\n")
     done = shop.weir("split", "vision", "--to", "a:1", "--target", "compose", "--out", out, "--watch", "10ms")
@@ -317,11 +319,9 @@ def test_a_switch_to_another_weir_outlives_both(shop, serve):
     assert shop.infer("vision", json.loads(flow.Samples("vision").rows[0][0])["inputs"]).status == 200
 
 
-def test_a_switch_to_where_nobody_is_changes_nothing(shop, serve):
-    other = serve("", name="other")  # a Weir, but not in the inference role
-    for place, text in ((other.data_url.removeprefix("http://"), "is no Weir in the inference role"),
-                        ("127.0.0.1:1", "can not be opened at weir://127.0.0.1:1")):
-        done = shop.weir("split", "vision", "--to", place, "--switch")
-        assert done.status == 1 and text in done.err, done
+def test_a_switch_to_no_inference_role_changes_nothing(shop, serve):
+    other = serve("", name="other")  # a Weir, but not in that role
+    done = shop.weir("split", "vision", "--to", other.data_url.removeprefix("http://"), "--switch")
+    assert done.status == 1 and "is no Weir in the inference role" in done.err, done
     assert shop.model("vision")["place"] == "worker"
     assert shop.infer("vision", json.loads(flow.Samples("vision").rows[0][0])["inputs"]).status == 200

@@ -3,8 +3,9 @@
  *
  * traceparent and tracestate are read as base/traceparent.h says; without one the trace begins here. The request gets a
  * span of its own in it: that goes to another server that the request is handed to, and out with the reply
- * (traceparent) to a caller that sent either header: the others find it by the request's id, and pay nothing for it. The caller asks for its span to be kept by the sampled flag, or by X-Weir-Trace: 1, which sets the flag for all
- * who are asked after us.
+ * (traceparent) to a caller that sent either header: the others find it by the request's id, and pay nothing for it.
+ * The caller asks for its span to be kept by the sampled flag, or by X-Weir-Trace: 1, which sets the flag for all who
+ * are asked after us.
  *
  * Thread: the connection thread's. */
 #ifndef WEIR_API_TRACE_H

@@ -22,7 +22,7 @@ struct admin_facts {
     unsigned threads;
     struct plane *const *planes; /* data planes, of all threads: struct data_facts */
     char host[256];              /* of this machine; "": it has no name */
-    bool inference; /* the role */
+    bool inference;              /* the role */
     int64_t started_ms;
     char token[256];   /* "": tokenless */
     char host_ok[160]; /* the listener's own "host:port" */

@@ -22,7 +22,7 @@ struct trace_rule {
 
 struct trace {
     struct trace_context own;
-    uint8_t parent[8]; /* all zero: none */
+    uint8_t parent[8];        /* all zero: none */
     bool asked, chance, told; /* told: the reply says it */
     char text[TRACEPARENT_LEN + 1];
     struct job_origin origin; /* its id is the owner's to set */

@@ -16,7 +16,7 @@ import signal
 import sys
 import tempfile
 
-from harness import kills, overload, peers, report, start
+from harness import boundary, kills, overload, peers, report, start
 from harness.base import BENCH, BUILD, Failed, model_path
 from harness.measure import Run, run_workload
 from harness.stats import spread_rows
@@ -26,8 +26,11 @@ SPECIAL = {
     "overload": ("2x overload, open loop", overload.run_overload, overload),
     "kills": ("kill -9 of a worker under load", kills.run_kills, kills),
     "start": ("start to ready, idle memory, size", start.run_start, start),
+    "boundary": ("one call of weir.h at every place", boundary.run_boundary, boundary),
 }
-MODELS = {"overload": ("cnn", "steady"), "kills": ("steady",), "start": ("mlp",)}
+SPREAD = {"start": ("ready_ms", "rss_mb", "pss_mb", "processes"),
+          "boundary": ("calls_s", "p50_us", "p99_us", "cpu_us")}
+MODELS = {"overload": ("cnn", "steady"), "kills": ("steady",), "start": ("mlp",), "boundary": ("mlp",)}
 
 
 
@@ -103,7 +106,7 @@ class Bench:
         facts = self.facts(title)
         path = report.write_csv(self.folder, name, facts, rows, notes)
         self.head(title, facts)
-        shown = spread_rows(rows, "server", ("ready_ms", "rss_mb", "pss_mb", "processes")) if name == "start" else rows
+        shown = spread_rows(rows, "server", SPREAD[name]) if name in SPREAD else rows
         report.print_table(shown, module.COLUMNS)
         print_notes(notes)
         self.unmet += [f"{name}: {x}" for x in report.print_figures(module.figures(rows))]

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* boundary WHERE SECONDS: what a call through weir.h costs at a place. Asks the tiny MLP over and over on one thread, and
- * prints one line of JSON: calls, and the times of single calls.
+/* boundary WHERE SECONDS: what a call through weir.h costs at a place. Asks the tiny MLP over and over on one thread,
+ * and prints one line of JSON: calls, and the times of single calls.
  *
  * It says "ready" and waits for a line on its standard input before it begins and once more before it closes the place,
  * so that whoever measures can look at the processors' time of all processes in between. */

@@ -30,6 +30,7 @@
 #include "base/url.h"
 #include "house_conf.h"
 #include "net/sock.h"
+#include "store/sha256.h"
 
 #define ADMIN_BODY_MAX (1ull << 40)
 
@@ -769,6 +770,7 @@ int house_serve(int argc, char **argv)
     struct err e;
     int rc = house_conf_read(&h.conf, argc, argv);
 
+    sha256_setup();
     h.began_us = clock_us();
     if (rc >= 0) {
         return rc;

@@ -115,7 +115,7 @@ void trace_close(struct trace *t, struct spans *to, const struct trace_end *e)
     struct span *p;
 
     t->closed = true;
-    if (kept == SPAN_LANES) {
+    if (kept == SPAN_LANES || !to) {
         return;
     }
     p = spans_put(to, kept);

@@ -5,10 +5,12 @@
  * Thread: any. */
 #include "store/sha256.h"
 
+#include <openssl/crypto.h>
 #include <openssl/evp.h>
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/base.h"
 #include "base/hash.h"
 #include "store/store.h"
 
@@ -18,6 +20,32 @@ static void check(int ok)
         fputs("weir: out of memory: libcrypto can not compute a SHA-256\n", stderr);
         abort();
     }
+}
+
+static void *lib_malloc(size_t n, const char *file, int line)
+{
+    (void)file;
+    (void)line;
+    return xmalloc(n);
+}
+
+static void *lib_realloc(void *p, size_t n, const char *file, int line)
+{
+    (void)file;
+    (void)line;
+    return xrealloc(p, n);
+}
+
+static void lib_free(void *p, const char *file, int line)
+{
+    (void)file;
+    (void)line;
+    free(p);
+}
+
+void sha256_setup(void)
+{
+    CRYPTO_set_mem_functions(lib_malloc, lib_realloc, lib_free); /* refused when it has allocated already: then as is */
 }
 
 void sha256_init(struct sha256 *h)

@@ -306,7 +306,7 @@ $(BUILD)/lib/parts.a: $(LIB_OBJS)
 
 # llhttp is taken in: it is a static library that the target machine need not have.
 $(BUILD)/lib/weir.o: $(BUILD)/lib/parts.a
-	@$(CC) -r -nostdlib -o $@.tmp $(BUILD)/obj/client/weir.o $(BUILD)/lib/parts.a -L$(DEPS)/lib -l:libllhttp.a
+	@$(CC) -r -nostdlib -o $@.tmp $(BUILD)/obj/client/weir.o $(BUILD)/obj/client/release.o $(BUILD)/lib/parts.a -L$(DEPS)/lib -l:libllhttp.a
 	@objcopy --localize-hidden --wildcard --localize-symbol='llhttp_*' \
 		--localize-symbol='llhttp__*' $@.tmp $@
 	@rm -f $@.tmp

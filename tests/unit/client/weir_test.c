@@ -247,7 +247,8 @@ static void places_are_told_apart(void **state)
         enum weir_code code;
     } rows[] = {
         {"inproc:weir.yaml", WEIR_UNIMPLEMENTED},
-        {"weir://host", WEIR_UNIMPLEMENTED},
+        {"weir://host", WEIR_OK},
+        {"weir://", WEIR_INVALID},
         {"https://h", WEIR_UNIMPLEMENTED},
         {"ftp://h", WEIR_INVALID},
         {"", WEIR_INVALID},

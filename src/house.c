@@ -461,6 +461,7 @@ static enum err_code build_control(struct house *h, struct err *e)
                 .evidence = admin_arms_json,
                 .told = on_told,
                 .told_ctx = h,
+                .program = h->program,
                 .library = h->conf.onnxruntime ? h->conf.onnxruntime : getenv("WEIR_ONNXRUNTIME")},
         .strict = h->conf.sandbox == 1,
         .memory = h->conf.memory,
@@ -726,6 +727,7 @@ void house_take_down(struct house *h)
     free(h->threads);
     free(h->shards);
     free(h->planes);
+    free(h->program);
     house_conf_done(&h->conf);
 }
 

@@ -30,6 +30,7 @@ enum house_side { HOUSE_DATA, HOUSE_ADMIN };
 enum err_code house_embed_open(struct house **out, const char *config, uint64_t limit_us, struct err *e) MUST_USE;
 /* A loop to post a request to, in turn. On that loop, house_embed_door takes it; NULL: the house is closing. */
 struct loop *house_embed_loop(struct house *h, enum house_side side, unsigned *door);
+struct loop *house_embed_loop_of(struct house *h, enum house_side side, unsigned door);
 struct http_local *house_embed_door(struct house *h, enum house_side side, unsigned door);
 unsigned house_embed_doors(const struct house *h); /* of HOUSE_DATA; HOUSE_ADMIN has one */
 /* Ends what is under way (its done is called), then everything; blocks. No loop is posted to any more. NULL is fine. */

@@ -12,6 +12,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "client/spawn.h"
 #include "house.h"
 #include "house_priv.h"
 
@@ -20,11 +21,12 @@ enum stage { BUILDING, LOADING, READY, ENDED };
 struct embed {
     struct house h;
     pthread_t thread;
-    pthread_mutex_t lock; /* of stage, err, unwanted */
+    pthread_mutex_t lock; /* of stage, err, unwanted, told */
     pthread_cond_t changed;
     enum stage stage;
     struct err err;
     bool unwanted; /* the opener has given up */
+    bool told;     /* whoever ends it has let go of the loop */
     struct task close;
     _Atomic unsigned turn;
 };
@@ -112,6 +114,11 @@ static void *control_main(void *arg)
         loop_post(h->loop, &m->close);
     }
     loop_run(h->loop);
+    pthread_mutex_lock(&m->lock);
+    while (!m->told) {
+        pthread_cond_wait(&m->changed, &m->lock);
+    }
+    pthread_mutex_unlock(&m->lock);
     house_take_down(h);
     move_on(m, ENDED);
     return NULL;
@@ -157,6 +164,8 @@ static bool wait_ready(struct embed *m, uint64_t limit_us, struct err *e)
         if (m->stage == LOADING) {
             loop_post(m->h.loop, &m->close);
         }
+        m->told = true;
+        pthread_cond_broadcast(&m->changed);
     }
     pthread_mutex_unlock(&m->lock);
     return ready;
@@ -178,8 +187,10 @@ enum err_code house_embed_open(struct house **out, const char *config, uint64_t 
         return err_set(e, own.code, "%s", own.text);
     }
     log_set_level((enum log_level)m->h.conf.log_level);
+    m->h.program = spawn_program();
     rc = start_control(m);
     if (rc != 0) {
+        free(m->h.program);
         house_conf_done(&m->h.conf);
         embed_free(m);
         errno = rc;
@@ -201,12 +212,13 @@ unsigned house_embed_doors(const struct house *h)
 
 struct loop *house_embed_loop(struct house *h, enum house_side side, unsigned *door)
 {
-    *door = 0;
-    if (side == HOUSE_ADMIN) {
-        return h->loop;
-    }
-    *door = atomic_fetch_add(&embed_of(h)->turn, 1) % (unsigned)h->conf.threads;
-    return h->threads[*door].loop;
+    *door = side == HOUSE_ADMIN ? 0 : atomic_fetch_add(&embed_of(h)->turn, 1) % (unsigned)h->conf.threads;
+    return house_embed_loop_of(h, side, *door);
+}
+
+struct loop *house_embed_loop_of(struct house *h, enum house_side side, unsigned door)
+{
+    return side == HOUSE_ADMIN ? h->loop : h->threads[door].loop;
 }
 
 struct http_local *house_embed_door(struct house *h, enum house_side side, unsigned door)
@@ -223,6 +235,10 @@ void house_embed_close(struct house *h)
     }
     m = embed_of(h);
     loop_post(h->loop, &m->close);
+    pthread_mutex_lock(&m->lock);
+    m->told = true;
+    pthread_cond_broadcast(&m->changed);
+    pthread_mutex_unlock(&m->lock);
     pthread_join(m->thread, NULL);
     embed_free(m);
 }

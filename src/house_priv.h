@@ -47,6 +47,7 @@ struct house {
     struct timer drain_limit;
     unsigned undrained; /* listeners */
     bool stopping, closing;
+    char *program; /* of worker processes; NULL: this one */
     uint64_t began_us;
     int status;
 };

@@ -18,6 +18,7 @@
 #ifndef WEIR_H
 #define WEIR_H
 
+#include <math.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -108,17 +109,20 @@ struct weir_tensor {
 struct weir;
 
 /* Opens a place. `where` is one of
- *   "http://HOST:PORT"   the inference port of a server
- *   "unix:/PATH"         the same on a unix socket
- *   "spawn:FILE"         a private server: the program `weir` is started as a child process with this configuration
- *                        file ("spawn:" alone: without one) and its inference and admin ports on unix sockets in a
+ *   "http://HOST:PORT"     the inference port of a server
+ *   "weir://HOST[:PORT]"   the same of another Weir, port 8000 if none is named
+ *   "unix:/PATH"           the same on a unix socket
+ *   "spawn:FILE"           a private server: the program `weir` is started as a child process with this configuration
+ *                          file ("spawn:" alone: without one) and its inference and admin ports on unix sockets in a
  * folder that only this user can enter. The call waits (at most 60 s) until the server is ready. It dies with the
- * application, also when that is killed. The program is $WEIR_BINARY, else the one installed beside this library, else
- * the first `weir` in $PATH. Its messages go to the application's standard error. "inproc:…", "weir://…" and
- * "https://…" are known and answer WEIR_UNIMPLEMENTED. The first two do not connect: that happens at the first call, so
- * that the server may start later. *out is the caller's, given back with weir_close. Blocks for spawn only. Fails with
- * WEIR_INVALID (no such kind of place), WEIR_UNIMPLEMENTED, WEIR_NOT_FOUND (no program to start), WEIR_UNAVAILABLE (the
- * server ended before it was ready), WEIR_TIMEOUT, WEIR_STORAGE (no temporary folder). */
+ * application, also when that is killed. When it ends by itself it is started again: calls under way fail with
+ * WEIR_UNAVAILABLE, later ones wait for it within their time limit (30 s without one, but a weir_submit without one
+ * waits as long as it takes). The program is $WEIR_BINARY, else the one installed beside this library, else the first
+ * `weir` in $PATH. Its messages go to the application's standard error.
+ * "inproc:…" and "https://…" are known and answer WEIR_UNIMPLEMENTED. All but spawn do not connect: that happens at the
+ * first call, so that the server may start later. *out is the caller's, given back with weir_close. Blocks for spawn
+ * only. Fails with WEIR_INVALID (no such kind of place), WEIR_UNIMPLEMENTED, WEIR_NOT_FOUND (no program to start),
+ * WEIR_UNAVAILABLE (the server ended before it was ready), WEIR_TIMEOUT, WEIR_STORAGE (no temporary folder). */
 WEIR_API enum weir_code weir_open(struct weir **out, const char *where, struct weir_error *e);
 
 /* Ends it: closes the connections; a spawned server finishes what it is doing and ends (after 10 s it is killed), and
@@ -160,6 +164,72 @@ WEIR_API const char *weir_result_request_id(const struct weir_result *r);       
 WEIR_API const char *weir_result_version(const struct weir_result *r); /* version that answered; "" if not said */
 WEIR_API const char *weir_result_arm(const struct weir_result *r);     /* "stable", "canary"; "" outside a rollout */
 WEIR_API void weir_result_free(struct weir_result *r);
+
+/* ---- calls that nobody waits for ----
+ *
+ * weir_submit begins a call and returns at once with a ticket; the call goes on by itself, on the one background thread
+ * that the handle has for all of them. A call that has finished, whatever became of it,
+ * waits until it is taken: by weir_poll, weir_take or weir_wait, on any thread, by one of them once. At most
+ * WEIR_OPEN_MAX calls with WEIR_OPEN_BYTES of inputs are open on a handle (submitted and not taken yet); one more is
+ * refused with WEIR_QUOTA. */
+#define WEIR_OPEN_MAX 4096
+#define WEIR_OPEN_BYTES (UINT64_C(1) << 30)
+
+/* A finished call. Set size before it is given to one of the calls below; the rest is filled in by them. */
+struct weir_done {
+    size_t size;                /* sizeof(struct weir_done) */
+    uint64_t ticket;            /* as weir_submit gave it */
+    void *ctx;                  /* as weir_submit took it */
+    enum weir_code code;        /* what weir_infer would have returned */
+    struct weir_result *result; /* the caller's, given back with weir_result_free; NULL unless code is WEIR_OK */
+    struct weir_error error;    /* filled unless code is WEIR_OK */
+};
+#define WEIR_DONE_INIT {sizeof(struct weir_done), 0, NULL, WEIR_OK, NULL, {WEIR_OK, ""}}
+
+/* Begins a call as weir_infer does it. All is read, and the inputs copied, before it returns. *ticket (never 0, never
+ * used again in this handle) names it. call->timeout_us runs from here on, also while the call waits for a free
+ * connection (a handle has at most 64 of these). Does not block. Fails with WEIR_INVALID, WEIR_TOO_LARGE, WEIR_QUOTA,
+ * WEIR_UNAVAILABLE (no thread or no descriptor); what goes wrong later is told by the finished call. */
+WEIR_API enum weir_code weir_submit(struct weir *w, const char *model, const struct weir_tensor *inputs,
+                                    size_t n_inputs, const struct weir_call *call, void *ctx, uint64_t *ticket,
+                                    struct weir_error *e);
+/* A descriptor for poll, epoll or select: readable as long as a finished call waits to be taken. The handle's: only to
+ * be watched, not read, written or closed; valid until weir_close. -1: *e says why (WEIR_UNAVAILABLE: no descriptor).
+ */
+WEIR_API int weir_fd(struct weir *w, struct weir_error *e);
+
+/* These return 1: a finished call was taken, *out says which and what became of it; 0: none has finished (yet);
+ * -1: there is no such call: the ticket was taken already or never given, or, of weir_poll and of weir_wait for any,
+ * none is open. out: set to WEIR_DONE_INIT; untouched unless 1 is returned. */
+WEIR_API int weir_poll(struct weir *w, struct weir_done *out);                  /* any; does not block */
+WEIR_API int weir_take(struct weir *w, uint64_t ticket, struct weir_done *out); /* this one; does not block */
+/* Waits at most limit_us (UINT64_MAX: as long as it takes) for this one, or for any if ticket is 0. That the limit
+ * passed changes nothing for the call, which goes on. */
+WEIR_API int weir_wait(struct weir *w, uint64_t ticket, uint64_t limit_us, struct weir_done *out);
+/* A wish: the call finishes soon, with WEIR_CANCELLED if nothing else came first. It is still to be taken. The server
+ * is told by the end of the connection. Does nothing for a ticket that is not open. Does not block. */
+WEIR_API void weir_cancel(struct weir *w, uint64_t ticket);
+
+/* ---- feedback ---- */
+
+/* What became of an answer. Set it to WEIR_FEEDBACK_INIT, then what is known: at least one of label, correct and
+ * reward, and not both label and correct. Everything is read during the call only. */
+struct weir_feedback {
+    size_t size;       /* sizeof(struct weir_feedback) */
+    const char *label; /* the true class, compared by the server with the one that was predicted; NULL: not said */
+    int correct;       /* 1: the answer was right, 0: it was wrong, -1: not said */
+    double reward;     /* how good it was, on a scale of your own, from -1e12 to 1e12; NAN: none */
+    int supersede;     /* 1: corrects what was said about this answer before; 0: what was said first stays */
+};
+#define WEIR_FEEDBACK_INIT {sizeof(struct weir_feedback), NULL, -1, NAN, 0}
+
+/* Tells the server what became of an answer of this model. request_id: weir_result_request_id of that answer. It counts
+ * for the version and the arm that answered. Said twice it counts once. Blocks, at most 30 s. Fails with WEIR_NOT_FOUND
+ * (the model, or an answer with that id among its newest ones, is not known), WEIR_INVALID, WEIR_CONFLICT (no class was
+ * predicted that a label could be compared with), WEIR_UNAVAILABLE, WEIR_TIMEOUT.
+ * (In C++ say `struct weir_feedback` for the type: the function has the same name.) */
+WEIR_API enum weir_code weir_feedback(struct weir *w, const char *model, const char *request_id,
+                                      const struct weir_feedback *f, struct weir_error *e);
 
 #ifdef __cplusplus
 }

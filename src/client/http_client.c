@@ -31,6 +31,7 @@ struct http_client {
     struct addr at; /* len > 0: instead of where */
     int fd;         /* -1: not connected */
     bool used;      /* this connection has carried a reply */
+    bool unsent;    /* of the last call the server can not have seen a byte */
     struct buf head;
     struct reply reply;
     char in[IN_SIZE];
@@ -159,6 +160,21 @@ enum err_code http_client_new(struct http_client **out, struct str url, struct e
         *out = TAKE(c);
     }
     return rc;
+}
+
+const char *http_client_where(const struct http_client *c)
+{
+    return c->where;
+}
+
+const char *http_client_host(const struct http_client *c)
+{
+    return c->host;
+}
+
+bool http_client_unsent(const struct http_client *c)
+{
+    return c->unsent;
 }
 
 static void disconnect(struct http_client *c)
@@ -413,8 +429,8 @@ static bool is_word(const char *method, const char *const *words)
     return false;
 }
 
-static enum err_code make_head(struct http_client *c, const struct call *k, const char *path, struct str headers,
-                               uint64_t size, struct err *e)
+enum err_code http_head(struct buf *out, const char *method, const char *path, const char *host, struct str headers,
+                        uint64_t size, struct err *e)
 {
     static const char *const bodiless[] = {"GET", "HEAD", "DELETE", "OPTIONS", NULL};
     for (const char *p = path; *p; p++) {
@@ -423,15 +439,15 @@ static enum err_code make_head(struct http_client *c, const struct call *k, cons
         }
     }
     assert(headers.n == 0 || (headers.n > 2 && memcmp(headers.p + headers.n - 2, "\r\n", 2) == 0));
-    buf_clear(&c->head);
-    buf_addf(&c->head, "%s %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: weir/" WEIR_VERSION "\r\n", k->method, path, c->host);
-    buf_add(&c->head, headers.p, headers.n);
-    if (size > 0 || !is_word(k->method, bodiless)) {
-        buf_addf(&c->head, "Content-Length: %" PRIu64 "\r\n", size);
+    buf_clear(out);
+    buf_addf(out, "%s %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: weir/" WEIR_VERSION "\r\n", method, path, host);
+    buf_add(out, headers.p, headers.n);
+    if (size > 0 || !is_word(method, bodiless)) {
+        buf_addf(out, "Content-Length: %" PRIu64 "\r\n", size);
     }
-    BUF_LIT(&c->head, "\r\n");
-    return c->head.over ? err_set(e, ERR_HEADERS, "the request's header fields are larger than %zu bytes", c->head.max)
-                        : ERR_OK;
+    BUF_LIT(out, "\r\n");
+    return out->over ? err_set(e, ERR_HEADERS, "the request's header fields are larger than %zu bytes", out->max)
+                     : ERR_OK;
 }
 
 /* One try on the connection at hand. *again: nothing of a reply came, and the request may be repeated. */
@@ -445,6 +461,7 @@ static enum err_code exchange(struct http_client *c, const struct call *k, struc
         rc = receive_reply(c, k, broken, e);
     }
     *again = rc == ERR_UNAVAILABLE && !c->reply.started && !o->from_source && (k->idempotent || o->sent == 0);
+    c->unsent = rc != ERR_OK && o->sent == 0;
     if (rc != ERR_OK || !c->reply.keep || out_left(o)) {
         disconnect(c);
     } else {
@@ -466,7 +483,8 @@ static enum err_code run(struct http_client *c, struct call *k, const char *path
     for (int i = 0; i < n_body; i++) {
         size += body[i].iov_len;
     }
-    enum err_code rc = make_head(c, k, path, headers, size, e);
+    c->unsent = true;
+    enum err_code rc = http_head(&c->head, k->method, path, c->host, headers, size, e);
     if (rc != ERR_OK) {
         return rc;
     }
@@ -486,6 +504,7 @@ static enum err_code run(struct http_client *c, struct call *k, const char *path
             o.source = *src;
         }
         rc = kept ? ERR_OK : reconnect(c, k, e);
+        c->unsent = rc != ERR_OK;
         if (rc == ERR_OK) {
             rc = exchange(c, k, &o, &again, e);
         }

@@ -53,4 +53,13 @@ enum err_code http_call_sink(struct http_client *c, const char *method, const ch
                              http_sink_fn *sink, void *ctx, uint64_t timeout_us, struct http_answer *out,
                              struct err *e) MUST_USE;
 
+/* Parts that the asynchronous client (courier.h) shares. Where a client connects to, for addr_parse, and its Host. */
+const char *http_client_where(const struct http_client *c);
+const char *http_client_host(const struct http_client *c);
+/* True if the last call failed before the server can have seen a byte of it. */
+bool http_client_unsent(const struct http_client *c);
+/* A request's head; size: of the body. ERR_INVALID: the path is none; ERR_HEADERS: longer than the buffer may be. */
+enum err_code http_head(struct buf *out, const char *method, const char *path, const char *host, struct str headers,
+                        uint64_t size, struct err *e) MUST_USE;
+
 #endif

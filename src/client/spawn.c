@@ -14,6 +14,7 @@
 #include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/pidfd.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -33,6 +34,7 @@ struct spawn {
     char *dir;      /* "/tmp/weir-XXXXXX" */
     char *data_url; /* "unix:…" */
     char *admin_url;
+    char *config;
     pid_t pid;    /* 0: not running */
     int alive_fd; /* open as long as the server shall live; -1 */
     int status;   /* of waitpid once pid is 0 */
@@ -41,6 +43,11 @@ struct spawn {
 const char *spawn_url(const struct spawn *s)
 {
     return s->data_url;
+}
+
+const char *spawn_admin(const struct spawn *s)
+{
+    return s->admin_url;
 }
 
 static void nap(void)
@@ -179,15 +186,40 @@ static enum err_code run_child(struct spawn *s, const char *config, struct err *
     return rc;
 }
 
-static enum err_code ended_early(const struct spawn *s, struct err *e)
+bool spawn_ended(struct spawn *s, char *how, size_t cap)
 {
-    if (WIFSIGNALED(s->status)) {
-        return err_set(e, ERR_UNAVAILABLE, "the private server was ended by signal %d before it was ready",
-                       WTERMSIG(s->status));
+    if (!has_ended(s)) {
+        return false;
     }
-    return err_set(e, ERR_UNAVAILABLE,
-                   "the private server ended with status %d before it was ready; its messages are on standard error",
-                   WEXITSTATUS(s->status));
+    if (WIFSIGNALED(s->status)) {
+        snprintf(how, cap, "was ended by signal %d", WTERMSIG(s->status));
+    } else {
+        snprintf(how, cap, "ended with status %d", WEXITSTATUS(s->status));
+    }
+    return true;
+}
+
+int spawn_watch(const struct spawn *s)
+{
+    return pidfd_open(s->pid, 0);
+}
+
+enum err_code spawn_again(struct spawn *s, struct err *e)
+{
+    if (s->alive_fd >= 0) {
+        close(s->alive_fd);
+        s->alive_fd = -1;
+    }
+    s->status = 0;
+    return run_child(s, s->config, e);
+}
+
+static enum err_code ended_early(struct spawn *s, struct err *e)
+{
+    char how[64];
+    spawn_ended(s, how, sizeof how);
+    return err_set(e, ERR_UNAVAILABLE, "the private server %s before it was ready; its messages are on standard error",
+                   how);
 }
 
 static enum err_code wait_ready(struct spawn *s, uint64_t limit_us, struct err *e)
@@ -229,9 +261,10 @@ enum err_code spawn_open(struct spawn **out, const char *config, uint64_t limit_
 {
     struct spawn *s = xcalloc(1, sizeof *s);
     s->alive_fd = -1;
+    s->config = xstrdup(config);
     enum err_code rc = make_folder(s, e);
     if (rc == ERR_OK) {
-        rc = run_child(s, config, e);
+        rc = run_child(s, s->config, e);
     }
     if (rc == ERR_OK) {
         rc = wait_ready(s, limit_us, e);
@@ -279,6 +312,7 @@ void spawn_close(struct spawn *s)
         remove_folder(s);
     }
     free(s->dir);
+    free(s->config);
     free(s->data_url);
     free(s->admin_url);
     free(s);

@@ -23,7 +23,14 @@ char *spawn_program(void);
  * the caller's. ERR_NOT_FOUND: no program; ERR_UNAVAILABLE: it ended first; ERR_TIMEOUT; ERR_STORAGE: no temporary
  * folder. */
 enum err_code spawn_open(struct spawn **out, const char *config, uint64_t limit_us, struct err *e) MUST_USE;
-const char *spawn_url(const struct spawn *s); /* "unix:/…/data.sock" */
+const char *spawn_url(const struct spawn *s);   /* "unix:/…/data.sock" */
+const char *spawn_admin(const struct spawn *s); /* "unix:/…/admin.sock" */
+/* A descriptor that is readable when the server has ended; the caller's. -1 with errno. */
+int spawn_watch(const struct spawn *s);
+/* True when it has ended; `how` is then "was ended by signal 9" or "ended with status 1". Does not block. */
+bool spawn_ended(struct spawn *s, char *how, size_t cap);
+/* Starts it again after it has ended, and does not wait until it is ready. */
+enum err_code spawn_again(struct spawn *s, struct err *e) MUST_USE;
 /* Lets it finish, at most 10 s, and removes its folder. NULL is fine. */
 void spawn_close(struct spawn *s);
 

@@ -429,6 +429,35 @@ enum err_code sock_connect(int *out, const struct addr *a, uint64_t timeout_us, 
     return ERR_OK;
 }
 
+enum err_code sock_connect_begin(int *out, const struct addr *a, bool *pending, struct err *e)
+{
+    const int one = 1;
+    int fd = socket(a->sa.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0) {
+        return err_sys(e, ERR_INTERNAL, "no socket to connect to %s", a->text);
+    }
+    if (a->sa.ss_family != AF_UNIX) {
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    }
+    int error = connect(fd, (const struct sockaddr *)&a->sa, a->len) == 0 ? 0 : errno;
+    *pending = error == EINPROGRESS || error == EINTR;
+    if (error != 0 && !*pending) {
+        close(fd);
+        return error == EAGAIN ? err_set(e, ERR_UNAVAILABLE, "no connection to %s: its backlog is full", a->text)
+                               : connect_failed(a, error, e);
+    }
+    *out = fd;
+    return ERR_OK;
+}
+
+enum err_code sock_connected(int fd, const struct addr *a, struct err *e)
+{
+    int error = 0;
+    socklen_t len = sizeof error;
+    getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len);
+    return error == 0 ? ERR_OK : connect_failed(a, error, e);
+}
+
 enum err_code sock_local(struct addr *out, int fd, struct err *e)
 {
     struct addr a = {.len = sizeof a.sa};

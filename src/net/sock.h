@@ -32,6 +32,10 @@ bool addr_is_local(const struct addr *a); /* loopback or a unix socket */
 enum err_code sock_listen(int *out, const struct addr *a, bool reuseport, int backlog, struct err *e) MUST_USE;
 /* Blocking connect with a limit; the socket is blocking, TCP_NODELAY. ERR_UNAVAILABLE / ERR_TIMEOUT. */
 enum err_code sock_connect(int *out, const struct addr *a, uint64_t timeout_us, struct err *e) MUST_USE;
+/* Begins to connect; the socket is non-blocking, TCP_NODELAY. *pending: writable when it is decided, and sock_connected
+ * tells; else it is connected. ERR_UNAVAILABLE: refused, or a unix socket whose backlog is full. */
+enum err_code sock_connect_begin(int *out, const struct addr *a, bool *pending, struct err *e) MUST_USE;
+enum err_code sock_connected(int fd, const struct addr *a, struct err *e) MUST_USE;
 /* The address a listening socket got (port 0). */
 enum err_code sock_local(struct addr *out, int fd, struct err *e) MUST_USE;
 /* "pid 1234 (python3 -m http.server)" of who listens on that TCP port, or false. Reads /proc. */

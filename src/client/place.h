@@ -59,4 +59,9 @@ enum err_code place_http_open(struct place **out, const char *url, struct err *e
 /* A private server (spawn.h), watched: it is started again when it ends by itself. Blocks until it is ready. */
 enum err_code place_spawn_open(struct place **out, const char *config, struct err *e) MUST_USE;
 
+/* ---- src/inproc.c, which also knows the house ---- */
+/* The house inside this process. config: path of its file, "": none. Blocks until its models are loaded, at most 60 s.
+ */
+enum err_code place_inproc_open(struct place **out, const char *config, struct err *e) MUST_USE;
+
 #endif

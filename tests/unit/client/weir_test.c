@@ -317,7 +317,7 @@ static void places_are_told_apart(void **state)
         const char *where;
         enum weir_code code;
     } rows[] = {
-        {"inproc:weir.yaml", WEIR_UNIMPLEMENTED},
+        {"inproc:/nowhere/weir.yaml", WEIR_NOT_FOUND},
         {"weir://host", WEIR_OK},
         {"weir://[::1]:9000", WEIR_OK},
         {"weir://", WEIR_INVALID},

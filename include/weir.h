@@ -119,14 +119,23 @@ struct weir;
  * WEIR_UNAVAILABLE, later ones wait for it within their time limit (30 s without one, but a weir_submit without one
  * waits as long as it takes). The program is $WEIR_BINARY, else the one installed beside this library, else the first
  * `weir` in $PATH. Its messages go to the application's standard error.
- * "inproc:…" and "https://…" are known and answer WEIR_UNIMPLEMENTED. All but spawn do not connect: that happens at the
+ * "inproc:FILE" is the whole server inside this process, on threads of its own, with this configuration file ("inproc:"
+ * alone: without one). The data (what `weir push` has put there, with a server on the same folder before or after) is
+ * where the file says, else in weir-data beside it; two connection threads at most and a log of warnings and errors,
+ * to standard error, unless the file says otherwise. The call waits (at most 60 s) until the models are loaded; one
+ * that can not be loaded answers with the reason. It listens nowhere and leaves signals, umask, folder and limits
+ * alone. With families of `place: inline` it opens no socket; `place: worker` starts processes (of the program that
+ * spawn would start), each behind a socket pair. Several may be open, each with data of its own.
+ * "https://…" is known and answers WEIR_UNIMPLEMENTED. All but spawn and inproc do not connect: that happens at the
  * first call, so that the server may start later. *out is the caller's, given back with weir_close. Blocks for spawn
- * only. Fails with WEIR_INVALID (no such kind of place), WEIR_UNIMPLEMENTED, WEIR_NOT_FOUND (no program to start),
- * WEIR_UNAVAILABLE (the server ended before it was ready), WEIR_TIMEOUT, WEIR_STORAGE (no temporary folder). */
+ * and inproc only. Fails with WEIR_INVALID (no such kind of place, a wrong file), WEIR_UNIMPLEMENTED, WEIR_NOT_FOUND
+ * (no program to start, no such file), WEIR_CONFLICT (inproc: the data is in use), WEIR_UNAVAILABLE (the server ended
+ * before it was ready), WEIR_TIMEOUT, WEIR_STORAGE (no temporary folder, or no store). */
 WEIR_API enum weir_code weir_open(struct weir **out, const char *where, struct weir_error *e);
 
 /* Ends it: closes the connections; a spawned server finishes what it is doing and ends (after 10 s it is killed), and
- * its folder is removed. No call may be running on w. Results stay valid. Blocks for spawn only. */
+ * its folder is removed; a house in this process ends with what it is doing. No call may be running on w. Results stay
+ * valid. Blocks for spawn and inproc only. */
 WEIR_API void weir_close(struct weir *w);
 
 /* ---- inference ---- */

@@ -286,7 +286,7 @@ $(BUILD)/libweir.so: $(BUILD)/lib/weir.o $(BUILD)/flags
 	@ln -sf $(@F) $@.$(SOVERSION)
 
 # For building against the tree itself: PKG_CONFIG_PATH=build.
-$(BUILD)/weir.pc: weir.pc.in $(BUILD)/flags
+$(BUILD)/weir.pc: weir.pc.in Makefile $(BUILD)/flags
 	@sed -e '/^prefix=/d' -e '/^exec_prefix=/d' -e 's|^libdir=.*|libdir=$(abspath $(BUILD))|' \
 		-e 's|^includedir=.*|includedir=$(abspath include)|' -e 's|@VERSION@|$(VERSION)|' \
 		-e 's|@LIBS_PRIVATE@|-L$(abspath $(DEPS))/lib -lyyjson $(LIB_NEEDS)|' $< > $@

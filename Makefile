@@ -293,12 +293,13 @@ $(BUILD)/install/weir: $(BUILD)/weir
 	@$(call link,-pie -Wl$(comma)--disable-new-dtags -Wl$(comma)-rpath$(comma)'$$ORIGIN/../lib/weir:$$ORIGIN/../lib/weir/gpu') \
 		$(OBJS) $(EMBED_OBJS) $(LIBS)
 
-# libweir is client/weir.c and what that calls, made into one object whose hidden symbols are local: the static library
-# then shows an application the weir_* calls and nothing else, like the shared one.
+# libweir is client/weir.c and what that calls, which by way of inproc.c is the whole house, made into one object whose
+# hidden symbols are local: the static library then shows an application the weir_* calls and nothing else, like the
+# shared one.
 SOVERSION := 0
-LIB_PRIVATE := -L$${libdir}/weir -l:libyyjson.so.0 -lcrypto -pthread
-LIB_OBJS := $(filter $(BUILD)/obj/base/% $(BUILD)/obj/net/% $(BUILD)/obj/client/% \
-	$(BUILD)/obj/inference/tensor.o $(BUILD)/obj/inference/wire.o,$(OBJS))
+LIB_NEEDS := -lsqlite3 -lyaml -lseccomp -lcrypto -ldl -lm -pthread
+LIB_PRIVATE := -L$${libdir}/weir -l:libyyjson.so.0 $(LIB_NEEDS)
+LIB_OBJS := $(filter-out $(BUILD)/obj/cli/%,$(HOUSE_OBJS))
 
 $(BUILD)/lib/parts.a: $(LIB_OBJS)
 	@mkdir -p $(@D)
@@ -306,7 +307,7 @@ $(BUILD)/lib/parts.a: $(LIB_OBJS)
 
 # llhttp is taken in: it is a static library that the target machine need not have.
 $(BUILD)/lib/weir.o: $(BUILD)/lib/parts.a
-	@$(CC) -r -nostdlib -o $@.tmp $(BUILD)/obj/client/weir.o $(BUILD)/obj/client/release.o $(BUILD)/lib/parts.a -L$(DEPS)/lib -l:libllhttp.a
+	@$(CC) -r -nostdlib -o $@.tmp $(filter $(BUILD)/obj/client/%,$(OBJS)) $(BUILD)/lib/parts.a -L$(DEPS)/lib -l:libllhttp.a
 	@objcopy --localize-hidden --wildcard --localize-symbol='llhttp_*' \
 		--localize-symbol='llhttp__*' $@.tmp $@
 	@rm -f $@.tmp
@@ -319,14 +320,14 @@ $(BUILD)/libweir.so: $(BUILD)/lib/weir.o $(BUILD)/flags
 	@echo "  LINK  $@"
 	@$(call link,-shared -Wl$(comma)-soname$(comma)libweir.so.$(SOVERSION) -Wl$(comma)-z$(comma)defs \
 		-Wl$(comma)--disable-new-dtags -Wl$(comma)-rpath$(comma)'$$ORIGIN/weir:$$ORIGIN'/$(rel_deps)) $< \
-		-L$(DEPS)/lib -lcrypto -lyyjson -lm
+		-L$(DEPS)/lib -lyyjson $(LIB_NEEDS)
 	@ln -sf $(@F) $@.$(SOVERSION)
 
 # For building against the tree itself: PKG_CONFIG_PATH=build.
-$(BUILD)/weir.pc: weir.pc.in $(BUILD)/flags
+$(BUILD)/weir.pc: weir.pc.in Makefile $(BUILD)/flags
 	@sed -e '/^prefix=/d' -e '/^exec_prefix=/d' -e 's|^libdir=.*|libdir=$(abspath $(BUILD))|' \
 		-e 's|^includedir=.*|includedir=$(abspath include)|' -e 's|@VERSION@|$(VERSION)|' \
-		-e 's|@LIBS_PRIVATE@|-L$(abspath $(DEPS))/lib -lyyjson -lcrypto -pthread|' $< > $@
+		-e 's|@LIBS_PRIVATE@|-L$(abspath $(DEPS))/lib -lyyjson $(LIB_NEEDS)|' $< > $@
 
 # Everything is rebuilt when the compiler or a flag changes.
 FLAGS_NOW = $(CC) $(cppflags) $(CPPFLAGS) $(cflags) $(CFLAGS) $(ldflags) $(LDFLAGS)

@@ -109,26 +109,33 @@ struct weir_tensor {
 struct weir;
 
 /* Opens a place. `where` is one of
- *   "http://HOST:PORT"   the inference port of a server
- *   "weir://HOST[:PORT]" the same of a Weir; port 8000 if none is said
- *   "unix:/PATH"         the same on a unix socket
- *   "spawn:FILE"         a private server: the program `weir` is started as a child process with this configuration
- *                        file ("spawn:" alone: without one) and its inference and admin ports on unix sockets in a
- *                        folder that only this user can enter.
- * spawn waits (at most 60 s) until the server is ready. The server dies with the application, also when that is killed.
- * When it ends by itself it is started again by a background thread of the handle, which takes no signals; calls wait
- * for it, within their time limit or 30 s, but one that it may have seen already fails with WEIR_UNAVAILABLE. The
- * program is $WEIR_BINARY, else the one installed beside this library, else the first `weir` in $PATH. Its messages go
- * to the application's standard error. "inproc:…" and "https://…" are known and answer WEIR_UNIMPLEMENTED. All but
- * spawn do not connect: that happens at the first call, so that the server may start later. *out is the caller's, given
- * back with weir_close. Blocks for spawn only. Fails with WEIR_INVALID (no such kind of place), WEIR_UNIMPLEMENTED,
- * WEIR_NOT_FOUND (no program to start), WEIR_UNAVAILABLE (the server ended before it was ready, no thread),
- * WEIR_TIMEOUT, WEIR_STORAGE (no temporary folder). */
+ *   "http://HOST:PORT"     the inference port of a server
+ *   "weir://HOST[:PORT]"   the same of another Weir, port 8000 if none is named
+ *   "unix:/PATH"           the same on a unix socket
+ *   "spawn:FILE"           a private server: the program `weir` is started as a child process with this configuration
+ *                          file ("spawn:" alone: without one) and its inference and admin ports on unix sockets in a
+ * folder that only this user can enter. The call waits (at most 60 s) until the server is ready. It dies with the
+ * application, also when that is killed. When it ends by itself it is started again: calls under way fail with
+ * WEIR_UNAVAILABLE, later ones wait for it within their time limit (30 s without one, but a weir_submit without one
+ * waits as long as it takes). The program is $WEIR_BINARY, else the one installed beside this library, else the first
+ * `weir` in $PATH. Its messages go to the application's standard error.
+ * "inproc:FILE" is the whole server inside this process, on threads of its own, with this configuration file ("inproc:"
+ * alone: without one). The data (what `weir push` has put there, with a server on the same folder before or after) is
+ * where the file says, else in weir-data beside it; two connection threads at most and a log of warnings and errors,
+ * to standard error, unless the file says otherwise. The call waits (at most 60 s) until the models are loaded; one
+ * that can not be loaded answers with the reason. It listens nowhere and leaves signals, umask, folder and limits
+ * alone. With families of `place: inline` it opens no socket; `place: worker` starts processes (of the program that
+ * spawn would start), each behind a socket pair. Several may be open, each with data of its own.
+ * "https://…" is known and answers WEIR_UNIMPLEMENTED. All but spawn and inproc do not connect: that happens at the
+ * first call, so that the server may start later. *out is the caller's, given back with weir_close. Blocks for spawn
+ * and inproc only. Fails with WEIR_INVALID (no such kind of place, a wrong file), WEIR_UNIMPLEMENTED, WEIR_NOT_FOUND
+ * (no program to start, no such file), WEIR_CONFLICT (inproc: the data is in use), WEIR_UNAVAILABLE (the server ended
+ * before it was ready), WEIR_TIMEOUT, WEIR_STORAGE (no temporary folder, or no store). */
 WEIR_API enum weir_code weir_open(struct weir **out, const char *where, struct weir_error *e);
 
-/* Ends it: what was submitted and not taken is cancelled and forgotten; closes the connections; a spawned server
- * finishes what it is doing and ends (after 10 s it is killed), and its folder is removed. No call may be running on w.
- * Results stay valid. Blocks for spawn only. */
+/* Ends it: closes the connections; a spawned server finishes what it is doing and ends (after 10 s it is killed), and
+ * its folder is removed; a house in this process ends with what it is doing. No call may be running on w. Results stay
+ * valid. Blocks for spawn and inproc only. */
 WEIR_API void weir_close(struct weir *w);
 
 /* ---- inference ---- */
@@ -170,7 +177,7 @@ WEIR_API void weir_result_free(struct weir_result *r);
 /* ---- calls that nobody waits for ----
  *
  * weir_submit begins a call and returns at once with a ticket; the call goes on by itself, on the one background thread
- * that the handle starts for it (under "inproc:" on the house's own). A call that has finished, whatever became of it,
+ * that the handle has for all of them. A call that has finished, whatever became of it,
  * waits until it is taken: by weir_poll, weir_take or weir_wait, on any thread, by one of them once. At most
  * WEIR_OPEN_MAX calls with WEIR_OPEN_BYTES of inputs are open on a handle (submitted and not taken yet); one more is
  * refused with WEIR_QUOTA. */

@@ -7,7 +7,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,8 +16,6 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
-#include "api/admin.h"
-#include "api/data.h"
 #include "api/shadow.h"
 #include "backends/onnx/onnx.h"
 #include "backends/remote/remote.h"
@@ -28,51 +25,13 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/url.h"
-#include "house_conf.h"
+#include "house_priv.h"
 #include "net/sock.h"
 #include "store/sha256.h"
 
 #define ADMIN_BODY_MAX (1ull << 40)
 
 static const struct worker_backend backends[] = {{"onnx", &onnx_engine, onnx_runtime_preload}};
-
-struct conn_thread { /* a connection thread */
-    struct shard shard;
-    struct loop *loop;
-    struct plane plane;
-    struct data_facts facts;
-    struct http_service service;
-    struct http_listener *listener;
-    struct task drain, drained, cut;
-    struct house *house;
-    pthread_t thread;
-    bool started;
-};
-
-struct house {
-    struct house_conf conf;
-    struct loop *loop; /* control */
-    struct store *store;
-    struct control *control;
-    struct events *events;
-    struct webhook *webhook;
-    struct capture *capture;
-    struct conn_thread *threads;
-    struct shard **shards;
-    struct plane **planes;
-    struct plane admin_plane;
-    struct admin_facts admin_facts;
-    struct http_service admin_service;
-    struct http_listener *admin_listener;
-    struct http_limits limits, admin_limits;
-    _Atomic uint32_t data_connections, admin_connections;
-    struct watch signals, parent;
-    struct timer drain_limit;
-    unsigned undrained; /* listeners */
-    bool stopping, closing;
-    uint64_t began_us;
-    int status;
-};
 
 /* ---- what the rooms give to each other ---- */
 
@@ -189,7 +148,7 @@ static const struct check checks[] = {{"sandbox", check_landlock},
 
 /* ---- taking down ---- */
 
-static void stop_threads(void *ctx)
+void house_stop_loop(void *ctx)
 {
     struct house *h = ctx;
 
@@ -218,7 +177,7 @@ static void close_control(struct house *h)
     }
     http_listener_free(h->admin_listener);
     h->admin_listener = NULL;
-    control_stop(h->control, SECONDS(1), stop_threads, h);
+    control_stop(h->control, SECONDS(1), house_stop_loop, h);
 }
 
 static void one_drained(struct house *h)
@@ -326,7 +285,7 @@ static void *thread_main(void *arg)
     return NULL;
 }
 
-static enum err_code start_threads(struct house *h, struct err *e)
+enum err_code house_start_threads(struct house *h, struct err *e)
 {
     for (unsigned i = 0; i < h->conf.threads; i++) {
         int rc = pthread_create(&h->threads[i].thread, NULL, thread_main, &h->threads[i]);
@@ -477,7 +436,7 @@ static void on_told(void *ctx, const struct history_row *row)
 }
 
 /* Its events come from the address that the admin plane has got. */
-static enum err_code build_webhook(struct house *h, struct err *e)
+enum err_code house_build_webhook(struct house *h, struct err *e)
 {
     struct webhook_spec spec = {.conf = &h->conf.webhook, .source = h->admin_facts.admin_url};
     enum err_code code = webhook_new(&h->webhook, &spec, e);
@@ -503,6 +462,7 @@ static enum err_code build_control(struct house *h, struct err *e)
                 .evidence = admin_arms_json,
                 .told = on_told,
                 .told_ctx = h,
+                .program = h->program,
                 .library = h->conf.onnxruntime ? h->conf.onnxruntime : getenv("WEIR_ONNXRUNTIME")},
         .strict = h->conf.sandbox == 1,
         .memory = h->conf.memory,
@@ -659,26 +619,31 @@ static enum err_code tell_role(struct house *h, struct err *e)
     return ERR_OK;
 }
 
-static enum err_code build(struct house *h, struct err *e)
+enum err_code house_build_rooms(struct house *h, struct err *e)
 {
     struct err wall;
 
-    raise_limits();
-    limits_start(LIMITS_TREE, LIMITS_SELF);
     if (h->conf.sandbox == 1 && sandbox_check(&wall) != ERR_OK) {
         return err_set(e, wall.code, "sandbox: required, but %s", wall.text);
     }
-    if (read_token(h, e) != ERR_OK || loop_new(&h->loop, e) != ERR_OK || watch_outside(h, e) != ERR_OK ||
-        store_open(&h->store, h->conf.store, h->conf.artifacts, e) != ERR_OK || build_threads(h, e) != ERR_OK ||
+    if (store_open(&h->store, h->conf.store, h->conf.artifacts, e) != ERR_OK || build_threads(h, e) != ERR_OK ||
         build_control(h, e) != ERR_OK || build_capture(h, e) != ERR_OK) {
         return e->code;
     }
     build_planes(h);
-    if (listen_data(h, e) != ERR_OK || listen_admin(h, e) != ERR_OK || tell_role(h, e) != ERR_OK ||
-        build_webhook(h, e) != ERR_OK) {
+    return ERR_OK;
+}
+
+static enum err_code build(struct house *h, struct err *e)
+{
+    raise_limits();
+    limits_start(LIMITS_TREE, LIMITS_SELF);
+    if (read_token(h, e) != ERR_OK || loop_new(&h->loop, e) != ERR_OK || watch_outside(h, e) != ERR_OK ||
+        house_build_rooms(h, e) != ERR_OK || listen_data(h, e) != ERR_OK || listen_admin(h, e) != ERR_OK ||
+        tell_role(h, e) != ERR_OK || house_build_webhook(h, e) != ERR_OK) {
         return e->code;
     }
-    return start_threads(h, e);
+    return house_start_threads(h, e);
 }
 
 struct barrier { /* in the store's queue: what was posted before it has been done */
@@ -715,14 +680,14 @@ static void run_dry(struct house *h)
         while (!b.passed) {
             loop_once(h->loop, -1);
         }
-        for (unsigned i = 0; i < h->conf.threads; i++) {
-            more |= loop_once(h->threads[i].loop, 0);
+        for (unsigned i = 0; h->threads && i < h->conf.threads; i++) {
+            more |= h->threads[i].loop && loop_once(h->threads[i].loop, 0);
         }
         more |= loop_once(h->loop, 0);
     } while (more);
 }
 
-static void take_down(struct house *h)
+void house_take_down(struct house *h)
 {
     for (unsigned i = 0; h->threads && i < h->conf.threads; i++) {
         if (h->threads[i].started) {
@@ -730,13 +695,16 @@ static void take_down(struct house *h)
             pthread_join(h->threads[i].thread, NULL);
         }
     }
-    run_dry(h);
+    if (h->store) {
+        run_dry(h);
+    }
     capture_stop(h->capture);
     store_close(h->store);
     for (unsigned i = 0; h->threads && i < h->conf.threads; i++) {
         struct conn_thread *t = &h->threads[i];
 
         http_listener_free(t->listener);
+        http_local_free(t->local);
         if (t->plane.name) {
             judge_unwatch(&t->plane);
             plane_done(&t->plane);
@@ -747,6 +715,7 @@ static void take_down(struct house *h)
         spans_free(t->facts.spans);
     }
     http_listener_free(h->admin_listener);
+    http_local_free(h->admin_local);
     if (h->admin_plane.name) {
         plane_done(&h->admin_plane);
     }
@@ -757,10 +726,10 @@ static void take_down(struct house *h)
     }
     capture_free(h->capture);
     control_free(h->control);
-    limits_stop();
     free(h->threads);
     free(h->shards);
     free(h->planes);
+    free(h->program);
     house_conf_done(&h->conf);
 }
 
@@ -785,7 +754,8 @@ int house_serve(int argc, char **argv)
     control_start(h.control, on_ready, &h);
     loop_run(h.loop);
     log_info("house", "stopped");
-    take_down(&h);
+    house_take_down(&h);
+    limits_stop();
     log_stop();
     return 0;
 }

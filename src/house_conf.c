@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "base/log.h"
 #include "inference/device.h"
 
 #define DATA_DIR "weir-data"
@@ -378,17 +379,22 @@ static void complete(struct house_conf *c, const char *data)
     }
 }
 
+static void preset(struct house_conf *c)
+{
+    memset(c, 0, sizeof(*c));
+    settings_defaults(settings, COUNT_OF(settings), c);
+    settings_defaults(webhook_settings, n_webhook_settings, &c->webhook);
+    settings_defaults(capture_settings, n_capture_settings, &c->capture);
+    c->parent_fd = UINT64_MAX;
+}
+
 int house_conf_read(struct house_conf *c, int argc, char **argv)
 {
     struct options o = {0};
     struct err e;
     int rc = read_options(&o, argc, argv);
 
-    memset(c, 0, sizeof(*c));
-    settings_defaults(settings, COUNT_OF(settings), c);
-    settings_defaults(webhook_settings, n_webhook_settings, &c->webhook);
-    settings_defaults(capture_settings, n_capture_settings, &c->capture);
-    c->parent_fd = UINT64_MAX;
+    preset(c);
     if (rc >= 0) {
         return rc;
     }
@@ -408,6 +414,27 @@ int house_conf_read(struct house_conf *c, int argc, char **argv)
     override(&c->admin, o.admin);
     complete(c, o.data);
     return -1;
+}
+
+enum err_code house_conf_file(struct house_conf *c, const char *file, struct err *e)
+{
+    bool said;
+    char *slash, *data;
+
+    preset(c);
+    c->log_level = LOG_WARN;
+    if (file && read_file(c, file, e) != ERR_OK) {
+        return e->code;
+    }
+    c->file = file ? realpath(file, NULL) : NULL;
+    slash = c->file ? strrchr(c->file, '/') : NULL;
+    data = slash ? xasprintf("%.*s/" DATA_DIR, (int)(slash - c->file), c->file) : xstrdup(DATA_DIR);
+    under_data(c, data);
+    free(data);
+    said = c->threads > 0;
+    complete(c, NULL);
+    c->threads = said ? c->threads : MIN(c->threads, 2u);
+    return ERR_OK;
 }
 
 void house_conf_done(struct house_conf *c)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The server's configuration: weir.yaml and the command line, every key optional.
  *
- * Thread: main, before any other runs. */
+ * Thread: main, before any other runs; house_conf_file any. */
 #ifndef WEIR_HOUSE_CONF_H
 #define WEIR_HOUSE_CONF_H
 
@@ -30,6 +30,9 @@ struct house_conf {
 };
 /* Exit status when it fails (2: called wrong, 1: the file is wrong), after saying why on stderr; -1: go on. */
 int house_conf_read(struct house_conf *c, int argc, char **argv);
+/* For the house in an application's process: the file alone (NULL: none), with presets for that: the data folder lies
+ * beside the file, two connection threads at most, warnings and errors in the log. In any case house_conf_done. */
+enum err_code house_conf_file(struct house_conf *c, const char *file, struct err *e) MUST_USE;
 void house_conf_done(struct house_conf *c);
 
 #endif

@@ -28,7 +28,7 @@ MAX_COMPLEXITY = 25
 MAX_COLUMNS = 120
 
 # What each room of src/ may include, as prefixes ("net/") or whole headers ("net/loop.h"), its own files aside.
-# Files directly in src/ (main.c, house.c) join the rooms and may include all of them.
+# Files directly in src/ (main.c, house*.c, inproc.c) join the rooms and may include all of them.
 LAW = {
     "base": [],
     "net": ["base/"],

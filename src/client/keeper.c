@@ -44,6 +44,7 @@ static void say_down(struct keeper *k, const struct err *why)
     pthread_mutex_lock(&k->lock);
     k->up = false;
     k->last = *why;
+    pthread_cond_broadcast(&k->news);
     pthread_mutex_unlock(&k->lock);
 }
 
@@ -198,13 +199,16 @@ uint64_t keeper_count(struct keeper *k)
     return n;
 }
 
-enum err_code keeper_wait(struct keeper *k, uint64_t count, uint64_t until, struct err *e)
+enum err_code keeper_wait(struct keeper *k, uint64_t count, uint64_t notice, uint64_t until, struct err *e)
 {
     enum err_code rc = ERR_OK;
-    struct timespec at = {.tv_sec = (time_t)(until / 1000000), .tv_nsec = (long)(until % 1000000) * 1000};
     pthread_mutex_lock(&k->lock);
-    while ((!k->up || (count != 0 && k->count == count)) && rc == ERR_OK) {
-        if (pthread_cond_timedwait(&k->news, &k->lock, &at) == ETIMEDOUT && (!k->up || k->count == count)) {
+    while (rc == ERR_OK && (!k->up || (count != 0 && k->count == count))) {
+        uint64_t limit = k->up ? MIN(notice, until) : until;
+        struct timespec at = {.tv_sec = (time_t)(limit / 1000000), .tv_nsec = (long)(limit % 1000000) * 1000};
+        if (clock_us() < limit) {
+            pthread_cond_timedwait(&k->news, &k->lock, &at);
+        } else {
             rc = k->up ? err_set(e, ERR_UNAVAILABLE, "the private server takes no connections")
                        : err_set(e, k->last.code, "%s", k->last.text);
         }

@@ -17,8 +17,8 @@ struct keeper *keeper_new(struct courier *c, struct spawn *s);
 void keeper_free(struct keeper *k);
 /* How often the server has been found ready: counts up at each start. */
 uint64_t keeper_count(struct keeper *k);
-/* Waits until the server is ready; beyond `count`, if that is not 0: until it was started again since. until:
- * clock_us(). ERR_UNAVAILABLE: it is not, and why. */
-enum err_code keeper_wait(struct keeper *k, uint64_t count, uint64_t until, struct err *e) MUST_USE;
+/* Waits until the server is ready and, if count is not 0, was started again since that count; while it seems to run,
+ * only until `notice` for its end to be seen. until, notice: clock_us(). ERR_UNAVAILABLE: it is not, and why. */
+enum err_code keeper_wait(struct keeper *k, uint64_t count, uint64_t notice, uint64_t until, struct err *e) MUST_USE;
 
 #endif

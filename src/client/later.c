@@ -257,12 +257,11 @@ static void hand_over(struct job *j, struct weir_done *out)
     struct weir_result *r = NULL;
     if (err->code == ERR_OK) {
         r = xcalloc(1, sizeof *r);
-        if (result_make(r, &j->flight.answer, err) != ERR_OK) {
-            weir_result_free(r);
-            r = NULL;
-        }
+        err->code = result_make(r, &j->flight.answer, err);
     }
     if (err->code != ERR_OK) {
+        weir_result_free(r);
+        r = NULL;
         memcpy(&own.error, err, sizeof own.error);
     }
     own.code = (enum weir_code)err->code;

@@ -49,9 +49,6 @@ struct place_ops {
     enum err_code (*start)(struct place *p, struct flight *f, struct err *e);
     /* A wish: the flight with that id ends soon, with ERR_CANCELLED if it has not ended yet. */
     void (*cancel)(struct place *p, uint64_t id);
-    /* The admin side is there, and with this token; see weir_admin. address NULL: asked from the server, at the next
-     * call. */
-    enum err_code (*admin)(struct place *p, const char *address, const char *token, struct err *e);
     /* Ends what still flies (done comes, before this returns), then frees it. Blocks. */
     void (*close)(struct place *p);
 };
@@ -61,5 +58,10 @@ struct place_ops {
 enum err_code place_http_open(struct place **out, const char *url, struct err *e) MUST_USE;
 /* A private server (spawn.h), watched: it is started again when it ends by itself. Blocks until it is ready. */
 enum err_code place_spawn_open(struct place **out, const char *config, struct err *e) MUST_USE;
+
+/* ---- src/inproc.c, which also knows the house ---- */
+/* The house inside this process. config: path of its file, "": none. Blocks until its models are loaded, at most 60 s.
+ */
+enum err_code place_inproc_open(struct place **out, const char *config, struct err *e) MUST_USE;
 
 #endif

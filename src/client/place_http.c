@@ -92,7 +92,7 @@ static enum err_code call_kept(struct server *s, const struct place_call *q, str
     enum err_code rc;
     for (;;) {
         bool unsent = false;
-        rc = keeper_wait(s->keeper, count, count ? MIN(until, now + NOTICE_US) : until, e);
+        rc = keeper_wait(s->keeper, count, now + NOTICE_US, until, e);
         now = clock_us();
         if (rc != ERR_OK) {
             return q->timeout_us && now >= until ? (e->code = ERR_TIMEOUT) : rc;

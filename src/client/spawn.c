@@ -110,11 +110,9 @@ static char *beside_library(void)
     return NULL;
 }
 
-/* The program to start, the caller's to free; *search: look it up in $PATH. */
-static char *program(bool *search)
+char *spawn_program(void)
 {
     const char *named = secure_getenv("WEIR_BINARY");
-    *search = false;
     if (named && *named) {
         return xstrdup(named);
     }
@@ -124,7 +122,6 @@ static char *program(bool *search)
     }
 #endif
     char *beside = beside_library();
-    *search = !beside;
     return beside ? beside : xstrdup("weir");
 }
 
@@ -174,8 +171,8 @@ static enum err_code run_child(struct spawn *s, const char *config, struct err *
         return err_sys(e, ERR_UNAVAILABLE, "a pipe to the server");
     }
     s->alive_fd = ends[1];
-    bool search;
-    char *path = program(&search);
+    char *path = spawn_program();
+    bool search = !strchr(path, '/');
     int why = start(s, config, ends[0], path, search);
     close(ends[0]);
     enum err_code rc = ERR_OK;

@@ -15,6 +15,10 @@
 
 struct spawn;
 
+/* The program `weir`, the caller's to free: $WEIR_BINARY, the one beside this library, or without a '/': to be looked
+ * up in $PATH. */
+char *spawn_program(void);
+
 /* Starts `weir serve` with this configuration file ("" for none) and waits until it is ready, at most limit_us. *out is
  * the caller's. ERR_NOT_FOUND: no program; ERR_UNAVAILABLE: it ended first; ERR_TIMEOUT; ERR_STORAGE: no temporary
  * folder. */

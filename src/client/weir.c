@@ -49,7 +49,7 @@ static enum err_code open_place(struct place **out, const char *where, struct er
         return place_spawn_open(out, where + 6, e);
     }
     if (starts(where, "inproc:")) {
-        return err_set(e, ERR_UNIMPLEMENTED, "'%s': this kind of place is not part of this library yet", where);
+        return place_inproc_open(out, where + 7, e);
     }
     return place_http_open(out, where, e);
 }

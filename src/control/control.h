@@ -79,6 +79,7 @@ struct control_ops { /* what house.c knows and control must not: engines by plac
     void (*evidence)(struct buf *out,
                      const struct model *m); /* the arms as JSON, kept when a rollout ends; NULL: none is kept */
     const char *library;                     /* of the ONNX Runtime; NULL: looked for */
+    const char *program;                     /* what worker processes run; NULL: this one */
     /* A line of history is durable; the row is the caller's. Control thread. NULL: nobody listens. */
     void (*told)(void *ctx, const struct history_row *row);
     void *told_ctx;

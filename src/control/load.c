@@ -346,6 +346,7 @@ static enum err_code open_pool(struct version *v, int dirfd, struct err *e)
     struct pool_spec spec = {.name = name,
                              .backend = v->row.backend,
                              .library = c->spec.ops.library,
+                             .program = c->spec.ops.program,
                              .dirfd = dirfd,
                              .far = version_far(v, &far, number) ? &far : NULL,
                              .on_thread = place == PLACE_INLINE,

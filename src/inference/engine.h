@@ -54,6 +54,7 @@ struct engine_spec {
     const char *backend; /* "onnx" */
     int dirfd;           /* the version's folder; the engine dups what it keeps */
     const char *library; /* the runtime's shared library, or NULL: looked for */
+    const char *program; /* what worker processes run (looked up in $PATH without a '/'); NULL: this one (stubs) */
     unsigned ports;      /* how many will be attached at most */
     const char *device;  /* "cpu", "cuda:0"; NULL: cpu. An engine that can not use it fails to load and says why */
     unsigned threads;    /* intra-op threads a run; 0: measured, at most threads_max */

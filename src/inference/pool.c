@@ -31,6 +31,7 @@ struct pool {
     struct pool_spec spec;
     char backend[16];
     char *library;
+    const char *program;
     struct far_place far; /* its strings are ours; spec.far says whether there is one */
     const struct engine_ops *ops;
     struct loop *loop;
@@ -393,6 +394,7 @@ static void start(struct instance *in)
                                .backend = p->backend,
                                .dirfd = p->spec.dirfd,
                                .library = p->library,
+                               .program = p->program,
                                .far = p->spec.far,
                                .ports = p->n_shards,
                                .device = p->spec.device,
@@ -453,6 +455,7 @@ enum err_code pool_open(struct pool **out, const struct pool_spec *spec, const s
     p->spec.instances = spec->on_thread ? 1 : MIN(MAX(spec->instances, 1u), INSTANCES_MAX);
     p->spec.dirfd = fcntl(spec->dirfd, F_DUPFD_CLOEXEC, 3);
     p->library = spec->library ? xstrdup(spec->library) : NULL;
+    p->program = spec->program;
     if (spec->far) {
         far_copy(&p->far, spec->far);
         p->spec.far = &p->far;

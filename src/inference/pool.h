@@ -18,6 +18,7 @@ struct pool_spec {
     const char *name; /* "intent/2" */
     const char *backend;
     const char *library;         /* may be NULL */
+    const char *program;         /* of worker processes; may be NULL. Stays valid as long as the pool */
     int dirfd;                   /* duplicated */
     const struct far_place *far; /* copied; NULL: it is here */
     bool on_thread;              /* the engine runs on the connection threads themselves (inline) */

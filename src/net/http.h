@@ -49,6 +49,7 @@ struct http_ex {
     bool replied;
     void *user; /* the handler's */
     struct loop *loop;
+    const struct http_ops *ops; /* what carries it; private */
 };
 
 /* A service: what a listener calls. `ctx` is the service's own. */

@@ -14,7 +14,7 @@
 
 /* ---- what the handler asks for ---- */
 
-void http_body_direct(struct http_ex *x, const struct iovec *to, size_t n)
+void h1_body_direct(struct http_ex *x, const struct iovec *to, size_t n)
 {
     struct h1 *c = h1_of(x);
     if (c->direct_n + n > c->direct_cap) {
@@ -41,18 +41,18 @@ void http_body_direct(struct http_ex *x, const struct iovec *to, size_t n)
     assert(x->length < 0 || total <= (uint64_t)x->length - x->body_seen); /* else we would read into the next request */
 }
 
-void http_body_until(struct http_ex *x, uint64_t n)
+void h1_body_until(struct http_ex *x, uint64_t n)
 {
     assert(n > x->body_seen);
     h1_of(x)->until = n;
 }
 
-void http_body_pause(struct http_ex *x)
+void h1_body_pause(struct http_ex *x)
 {
     h1_of(x)->paused = true;
 }
 
-void http_body_resume(struct http_ex *x)
+void h1_body_resume(struct http_ex *x)
 {
     struct h1 *c = h1_of(x);
     if (c->paused) {

@@ -62,6 +62,7 @@ static struct h1 *conn_new(struct http_listener *h)
     buf_init(&c->head, H1_REPLY_MAX);
     buf_init(&c->body, H1_REPLY_MAX);
     c->x.loop = h->loop;
+    c->x.ops = &h1_ops;
     c->x.arena = &c->arena;
     c->h = h;
     return c;
@@ -80,7 +81,7 @@ static void conn_keep(struct h1 *c)
     buf_clear(&c->body);
     buf_trim(&c->head, H1_KEEP_OUT);
     buf_trim(&c->body, H1_KEEP_OUT);
-    struct h1 bare = {.x = {.arena = &c->arena, .loop = h->loop},
+    struct h1 bare = {.x = {.arena = &c->arena, .loop = h->loop, .ops = &h1_ops},
                       .arena = c->arena,
                       .h = h,
                       .in = c->in,

@@ -32,7 +32,7 @@
 
 #include <stdatomic.h>
 
-#include "net/http.h"
+#include "net/http_priv.h"
 
 enum {
     H1_IN = 16 * 1024,        /* the read buffer of a connection */
@@ -184,7 +184,14 @@ int h1_on_chunk_header(llhttp_t *p);
 int h1_on_chunk_extension(llhttp_t *p, const char *at, size_t n);
 int h1_on_message_complete(llhttp_t *p);
 
+/* http_body_…, for h1_ops. */
+void h1_body_direct(struct http_ex *x, const struct iovec *to, size_t n);
+void h1_body_until(struct http_ex *x, uint64_t n);
+void h1_body_pause(struct http_ex *x);
+void h1_body_resume(struct http_ex *x);
+
 /* ---- http1_reply.c ---- */
+extern const struct http_ops h1_ops;
 /* The layer's own answer: JSON {"error": …}, then close. Ends a live exchange (gone, finished). */
 void h1_refuse(struct h1 *c, int status, const char *fmt, ...) PRINTF(3, 4);
 /* Gives the kernel what it takes of the reply. */
@@ -199,6 +206,11 @@ void h1_continue(struct h1 *c);
 bool h1_stream_due(const struct h1 *c);
 /* Does it; false: not in this burst any more. */
 bool h1_stream_step(struct h1 *c, uint64_t *budget);
+/* http_stream_…, for h1_ops. */
+void h1_stream_begin(struct http_ex *x, const struct http_stream *s);
+bool h1_stream_write(struct http_ex *x, struct str piece);
+void h1_stream_end(struct http_ex *x);
+void h1_stream_cut(struct http_ex *x);
 
 /* ---- http1_conn.c ---- */
 /* recv with the error handling in one place: > 0 bytes, 0: nothing now, or eof or dead is set. */

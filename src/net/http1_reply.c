@@ -228,7 +228,7 @@ void h1_refuse(struct h1 *c, int status, const char *fmt, ...)
 
 /* ---- what handlers call ---- */
 
-void http_reply_begin(struct http_ex *x, int status, const char *content_type)
+static void reply_begin(struct http_ex *x, int status, const char *content_type)
 {
     struct h1 *c = h1_of(x);
     if (h1_ignored(c)) {
@@ -238,27 +238,17 @@ void http_reply_begin(struct http_ex *x, int status, const char *content_type)
     begin(c, status, content_type);
 }
 
-void http_reply_header(struct http_ex *x, const char *name, struct str value)
+static void reply_header(struct http_ex *x, const char *name, struct str value)
 {
     struct h1 *c = h1_of(x);
     if (h1_ignored(c)) {
         return;
     }
     assert(c->reply == H1_OPEN);
-    buf_addz(&c->head, name);
-    BUF_LIT(&c->head, ": ");
-    for (size_t i = 0; i < value.n;) {
-        size_t from = i;
-        while (i < value.n && (unsigned char)value.p[i] >= 0x20 && value.p[i] != 0x7f) {
-            i++;
-        }
-        buf_add(&c->head, value.p + from, i - from);
-        i += i < value.n;
-    }
-    BUF_LIT(&c->head, "\r\n");
+    http_line_add(&c->head, name, value);
 }
 
-struct buf *http_reply_body(struct http_ex *x)
+static struct buf *reply_body(struct http_ex *x)
 {
     struct h1 *c = h1_of(x);
     if (h1_ignored(c)) {
@@ -268,7 +258,7 @@ struct buf *http_reply_body(struct http_ex *x)
     return &c->body;
 }
 
-void http_reply_end(struct http_ex *x)
+static void reply_end(struct http_ex *x)
 {
     struct h1 *c = h1_of(x);
     if (h1_ignored(c)) {
@@ -288,27 +278,21 @@ void http_reply_end(struct http_ex *x)
     h1_queue(c);
 }
 
-void http_reply(struct http_ex *x, int status, const char *content_type, struct str body)
-{
-    http_reply_begin(x, status, content_type);
-    buf_add(http_reply_body(x), body.p, body.n);
-    http_reply_end(x);
-}
-
-void http_reply_error(struct http_ex *x, const struct err *e)
-{
-    http_reply_begin(x, err_http(e->code), "application/json");
-    if (err_retryable(e->code)) {
-        http_reply_header(x, "Retry-After", STR("1"));
-    }
-    struct buf *b = http_reply_body(x);
-    BUF_LIT(b, "{\"error\":");
-    json_strz(b, e->text);
-    BUF_LIT(b, "}");
-    http_reply_end(x);
-}
-
-void http_close_after(struct http_ex *x)
+static void close_after(struct http_ex *x)
 {
     h1_of(x)->close = true;
 }
+
+const struct http_ops h1_ops = {.body_direct = h1_body_direct,
+                                .body_until = h1_body_until,
+                                .body_pause = h1_body_pause,
+                                .body_resume = h1_body_resume,
+                                .reply_begin = reply_begin,
+                                .reply_header = reply_header,
+                                .reply_body = reply_body,
+                                .reply_end = reply_end,
+                                .close_after = close_after,
+                                .stream_begin = h1_stream_begin,
+                                .stream_write = h1_stream_write,
+                                .stream_end = h1_stream_end,
+                                .stream_cut = h1_stream_cut};

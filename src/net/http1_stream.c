@@ -45,7 +45,7 @@ bool h1_stream_step(struct h1 *c, uint64_t *budget)
     return true;
 }
 
-void http_stream_begin(struct http_ex *x, const struct http_stream *s)
+void h1_stream_begin(struct http_ex *x, const struct http_stream *s)
 {
     struct h1 *c = h1_of(x);
     if (h1_ignored(c)) {
@@ -54,7 +54,7 @@ void http_stream_begin(struct http_ex *x, const struct http_stream *s)
     assert(c->reply == H1_OPEN && c->body.n == 0);
     h1_head_end(c, true);
     if (c->head.over) {
-        http_stream_cut(x);
+        h1_stream_cut(x);
         return;
     }
     c->reply = H1_STREAM;
@@ -65,12 +65,12 @@ void http_stream_begin(struct http_ex *x, const struct http_stream *s)
     c->stamp = loop_now(x->loop);
     x->replied = true;
     if (c->no_body || (s->endless && c->h->draining)) {
-        http_stream_end(x);
+        h1_stream_end(x);
     }
     h1_queue(c);
 }
 
-bool http_stream_write(struct http_ex *x, struct str piece)
+bool h1_stream_write(struct http_ex *x, struct str piece)
 {
     struct h1 *c = h1_of(x);
     size_t waiting = h1_waiting(c);
@@ -95,12 +95,12 @@ bool http_stream_write(struct http_ex *x, struct str piece)
     }
     c->fresh = true;
     if (c->body.over) {
-        http_stream_cut(x);
+        h1_stream_cut(x);
     }
     return true;
 }
 
-void http_stream_end(struct http_ex *x)
+void h1_stream_end(struct http_ex *x)
 {
     struct h1 *c = h1_of(x);
     if (!c->live || x->gone || c->reply != H1_STREAM) {
@@ -113,7 +113,7 @@ void http_stream_end(struct http_ex *x)
         BUF_LIT(&c->body, "0\r\n\r\n");
     }
     if (c->body.over) {
-        http_stream_cut(x);
+        h1_stream_cut(x);
         return;
     }
     c->close |= c->h->draining;
@@ -122,7 +122,7 @@ void http_stream_end(struct http_ex *x)
     h1_queue(c);
 }
 
-void http_stream_cut(struct http_ex *x)
+void h1_stream_cut(struct http_ex *x)
 {
     struct h1 *c = h1_of(x);
     const struct linger reset = {.l_onoff = 1};

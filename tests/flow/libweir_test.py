@@ -105,6 +105,19 @@ def test_spawn(example, installed, tmp_path):
     flow.until("no server left behind", lambda: not left(), 10)
 
 
+def test_inproc(example, tmp_path):
+    """The same example with the server in its own process."""
+    seed = flow.Server(tmp_path, "families:\n  default: {place: inline}\n")
+    seed.data_dir = tmp_path / "weir-data"
+    seed.start()
+    try:
+        seed.push_example("intent", 1)
+    finally:
+        seed.stop()
+    done = run([example, f"inproc:{tmp_path}/weir.yaml", "where is my parcel"])
+    assert done.returncode == 0 and done.stdout.startswith("label: track_order\n"), done
+
+
 def comm(pid):
     try:
         return pathlib.Path(f"/proc/{pid}/comm").read_text()

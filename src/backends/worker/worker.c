@@ -342,7 +342,7 @@ static void child_environment(char **env, size_t cap)
 }
 
 /* Its standard output and error are the pipe; it reads nothing. */
-static enum err_code child_start(struct worker *w, int child_sock, int child_out, struct err *e)
+static enum err_code child_start(struct worker *w, const char *program, int child_sock, int child_out, struct err *e)
 {
     char *argv[] = {"weir", "worker", w->name, NULL};
     char *env[8];
@@ -361,13 +361,14 @@ static enum err_code child_start(struct worker *w, int child_sock, int child_out
     rc = rc ? rc : posix_spawn_file_actions_addopen(&fa, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
     rc = rc ? rc : posix_spawnattr_setsigmask(&at, &none);
     rc = rc ? rc : posix_spawnattr_setflags(&at, POSIX_SPAWN_SETSIGMASK);
-    rc = rc ? rc : posix_spawn(&w->pid, "/proc/self/exe", &fa, &at, argv, env);
+    rc = rc ? rc : posix_spawnp(&w->pid, program ? program : "/proc/self/exe", &fa, &at, argv, env);
     posix_spawn_file_actions_destroy(&fa);
     posix_spawnattr_destroy(&at);
     if (rc != 0) {
         w->pid = 0;
         errno = rc;
-        return err_sys(e, ERR_UNAVAILABLE, "can not start a worker process");
+        return err_sys(e, ERR_UNAVAILABLE, "can not start a worker process%s%s", program ? " with the program " : "",
+                       program ? program : "");
     }
     w->pidfd = pidfd_open(w->pid, 0);
     if (w->pidfd < 0) {
@@ -456,7 +457,7 @@ static enum err_code worker_open(struct engine **out, const struct engine_spec *
         goto fail;
     }
     w->sock = pair[0];
-    if (child_start(w, pair[1], child_out, e) != ERR_OK) {
+    if (child_start(w, spec->program, pair[1], child_out, e) != ERR_OK) {
         goto fail;
     }
     close(pair[1]);

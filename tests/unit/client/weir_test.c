@@ -239,6 +239,77 @@ static void a_refusal_brings_the_servers_code_and_words(void **state)
     }
 }
 
+/* One exchange about feedback; the request stays in p until peer_stop. */
+static enum weir_code tell(struct peer *p, const char *answer, const char *id, const struct weir_feedback *f,
+                           struct weir_error *e)
+{
+    const struct peer_step steps[] = {
+        {.act = PEER_ACCEPT}, {.act = PEER_READ}, {.act = PEER_SEND, .bytes = answer}, {.act = PEER_END}};
+    struct weir *w = NULL;
+    peer_start(p, steps);
+    assert_int_equal(weir_open(&w, p->url, e), WEIR_OK);
+    enum weir_code rc = weir_feedback(w, "in tent", id, f, e);
+    weir_close(w);
+    peer_wait(p);
+    return rc;
+}
+
+static void feedback_says_what_is_known(void **state)
+{
+    (void)state;
+    static const char good[] = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}";
+    struct weir_feedback plain = WEIR_FEEDBACK_INIT, full = WEIR_FEEDBACK_INIT, wrong = WEIR_FEEDBACK_INIT;
+    full.label = "a\"b";
+    full.reward = -0.25;
+    full.supersede = 1;
+    wrong.correct = 0;
+    const struct {
+        const struct weir_feedback *f;
+        const char *json;
+    } rows[] = {
+        {&plain, "\r\n\r\n{\"id\":\"r\"}"},
+        {&full, "\r\n\r\n{\"id\":\"r\",\"label\":\"a\\\"b\",\"reward\":-0.25,\"supersede\":true}"},
+        {&wrong, "\r\n\r\n{\"id\":\"r\",\"correct\":false}"},
+    };
+    for (size_t i = 0; i < COUNT_OF(rows); i++) {
+        struct peer p;
+        struct weir_error e = {0};
+        assert_int_equal(tell(&p, good, "r", rows[i].f, &e), WEIR_OK);
+        assert_int_equal(strncmp(buf_z(&p.request), "POST /v2/models/in%20tent/feedback HTTP/1.1\r\n", 45), 0);
+        assert_string_equal(strstr(buf_z(&p.request), "\r\n\r\n"), rows[i].json);
+        peer_stop(&p);
+    }
+    struct peer p;
+    struct weir_error e = {0};
+    const char *refusal = "HTTP/1.1 404 X\r\nContent-Length: 23\r\n\r\n{\"error\":\"no answer r\"}";
+    assert_int_equal(tell(&p, refusal, "r", &wrong, &e), WEIR_NOT_FOUND);
+    assert_string_equal(e.text, "no answer r");
+    peer_stop(&p);
+}
+
+static void feedback_that_says_nonsense_is_not_sent(void **state)
+{
+    (void)state;
+    struct weir *w = NULL;
+    struct weir_error e = {0};
+    struct weir_feedback f = WEIR_FEEDBACK_INIT;
+    assert_int_equal(weir_open(&w, "unix:/nowhere/at/all", &e), WEIR_OK);
+    assert_int_equal(weir_feedback(w, NULL, "r", &f, &e), WEIR_INVALID);
+    assert_int_equal(weir_feedback(w, "m", "", &f, &e), WEIR_INVALID);
+    assert_int_equal(weir_feedback(w, "m", NULL, &f, &e), WEIR_INVALID);
+    f.correct = 2;
+    assert_int_equal(weir_feedback(w, "m", "r", &f, &e), WEIR_INVALID);
+    f.correct = -1;
+    f.reward = INFINITY;
+    assert_int_equal(weir_feedback(w, "m", "r", &f, &e), WEIR_INVALID);
+    f.reward = NAN;
+    f.size = 0;
+    assert_int_equal(weir_feedback(w, "m", "r", &f, &e), WEIR_INVALID);
+    f.size = sizeof f;
+    assert_int_equal(weir_feedback(w, "m", "r", &f, &e), WEIR_UNAVAILABLE);
+    weir_close(w);
+}
+
 static void places_are_told_apart(void **state)
 {
     (void)state;
@@ -246,8 +317,9 @@ static void places_are_told_apart(void **state)
         const char *where;
         enum weir_code code;
     } rows[] = {
-        {"inproc:weir.yaml", WEIR_UNIMPLEMENTED},
+        {"inproc:/nowhere/weir.yaml", WEIR_NOT_FOUND},
         {"weir://host", WEIR_OK},
+        {"weir://[::1]:9000", WEIR_OK},
         {"weir://", WEIR_INVALID},
         {"https://h", WEIR_UNIMPLEMENTED},
         {"ftp://h", WEIR_INVALID},
@@ -282,11 +354,16 @@ static const char *after(int argc, char **argv, const char *option)
 
 static void *say_ready(void *arg)
 {
-    const char *ready = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}";
-    char room[4096];
+    char ready[256], room[4096];
+    snprintf(ready, sizeof ready,
+             "HTTP/1.1 200 OK\r\nX-Request-Id: %d\r\nConnection: close\r\nContent-Length: 14\r\n\r\n{\"outputs\":[]}",
+             (int)getpid());
     for (;;) {
         int c = accept(*(int *)arg, NULL, NULL);
-        (void)!recv(c, room, sizeof room, 0);
+        ssize_t n = recv(c, room, sizeof room, 0);
+        if (n > 20 && memcmp(room, "POST /v2/models/die/", 20) == 0) {
+            _exit(7);
+        }
         (void)!send(c, ready, strlen(ready), MSG_NOSIGNAL);
         close(c);
     }
@@ -307,6 +384,7 @@ static int play_server(int argc, char **argv)
     struct sockaddr_un a = {.sun_family = AF_UNIX};
     snprintf(a.sun_path, sizeof a.sun_path, "%s", listen_at + 5);
     int s = socket(AF_UNIX, SOCK_STREAM, 0);
+    unlink(a.sun_path); /* of one that died */
     if (bind(s, (struct sockaddr *)&a, sizeof a) != 0 || listen(s, 8) != 0) {
         return 98;
     }
@@ -363,6 +441,36 @@ static void a_spawned_server_starts_and_ends(void **state)
     assert_int_equal(count_folders(), 0);
     assert_int_equal(waitpid(-1, NULL, WNOHANG), -1); /* no child is left */
     assert_int_equal(errno, ECHILD);
+}
+
+/* Waiting calls and the others alike find the next one. */
+static void a_server_that_died_alone_is_started_again(void **state)
+{
+    (void)state;
+    struct weir *w = NULL;
+    struct weir_error e = {0};
+    char last[64] = "";
+    if (weir_open(&w, "spawn:", &e) != WEIR_OK) {
+        fail_msg("%s", e.text);
+    }
+    for (int i = 0; i < 3; i++) {
+        struct weir_result *r = NULL;
+        uint64_t ticket = 0;
+        struct weir_done done = WEIR_DONE_INIT;
+        assert_int_equal(weir_infer(w, "die", NULL, 0, NULL, &r, &e), WEIR_UNAVAILABLE);
+        assert_int_equal(weir_submit(w, "m", NULL, 0, NULL, NULL, &ticket, &e), WEIR_OK);
+        if (weir_infer(w, "m", NULL, 0, NULL, &r, &e) != WEIR_OK) {
+            fail_msg("%s", e.text);
+        }
+        assert_string_not_equal(weir_result_request_id(r), last);
+        snprintf(last, sizeof last, "%s", weir_result_request_id(r));
+        weir_result_free(r);
+        assert_int_equal(weir_wait(w, ticket, UINT64_MAX, &done), 1);
+        assert_true(done.code == WEIR_OK || done.code == WEIR_UNAVAILABLE); /* it may have met the dying one */
+        weir_result_free(done.result);
+    }
+    weir_close(w);
+    assert_int_equal(count_folders(), 0);
 }
 
 static void a_server_that_can_not_start_says_so(void **state)
@@ -436,8 +544,11 @@ int main(int argc, char **argv)
         cmocka_unit_test(what_no_server_would_take_is_not_sent),
         cmocka_unit_test(replies_that_lie_are_refused),
         cmocka_unit_test(a_refusal_brings_the_servers_code_and_words),
+        cmocka_unit_test(feedback_says_what_is_known),
+        cmocka_unit_test(feedback_that_says_nonsense_is_not_sent),
         cmocka_unit_test(places_are_told_apart),
         cmocka_unit_test_setup_teardown(a_spawned_server_starts_and_ends, spawn_set_up, spawn_tear_down),
+        cmocka_unit_test_setup_teardown(a_server_that_died_alone_is_started_again, spawn_set_up, spawn_tear_down),
         cmocka_unit_test_setup_teardown(a_server_that_can_not_start_says_so, spawn_set_up, spawn_tear_down),
         cmocka_unit_test_setup_teardown(a_server_dies_with_its_application, spawn_set_up, spawn_tear_down),
     };

@@ -119,9 +119,6 @@ static bool read_known(struct h1 *c, uint64_t *budget)
     struct iovec scratch = {c->h->scratch, (size_t)MIN(left, (uint64_t)H1_SCRATCH)};
     size_t got;
     if (h1_discarding(c)) {
-        if (c->h->tcp) {
-            scratch.iov_len = (size_t)MIN(left, (uint64_t)H1_PIECE); /* nothing is written there, see h1_recv */
-        }
         got = h1_recv(c, &scratch, 1, true);
         h1_deliver(c, c->h->scratch, got);
     } else if (c->direct_at < c->direct_n) {

@@ -383,7 +383,8 @@ static int play_server(int argc, char **argv)
     }
     struct sockaddr_un a = {.sun_family = AF_UNIX};
     snprintf(a.sun_path, sizeof a.sun_path, "%s", listen_at + 5);
-    int s = socket(AF_UNIX, SOCK_STREAM, 0);
+    static int s; /* the thread looks at it until the process is gone */
+    s = socket(AF_UNIX, SOCK_STREAM, 0);
     unlink(a.sun_path); /* of one that died */
     if (bind(s, (struct sockaddr *)&a, sizeof a) != 0 || listen(s, 8) != 0) {
         return 98;

@@ -74,7 +74,7 @@ struct span {
 };
 
 struct spans;
-struct spans *spans_new(void); /* NULL: no memory; then nothing is kept and nothing is found */
+struct spans *spans_new(void);    /* NULL: no memory; then nothing is kept and nothing is found */
 void spans_free(struct spans *s); /* NULL is fine */
 /* A place for a span, zeroed but for kept and seq; the caller fills it. */
 struct span *spans_put(struct spans *s, enum span_kept kept);

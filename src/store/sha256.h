@@ -13,8 +13,8 @@ struct sha256 {
     struct evp_md_ctx_st *md; /* NULL: not begun */
 };
 
-/* Of a process that is Weir's own, before its first SHA-256 and its second thread: libcrypto's allocations abort for want
- * of memory too. It would go on with locks that it has not got. */
+/* Of a process that is Weir's own, before its first SHA-256 and its second thread: libcrypto's allocations abort for
+ * want of memory too. It would go on with locks that it has not got. */
 void sha256_setup(void);
 
 void sha256_init(struct sha256 *h);

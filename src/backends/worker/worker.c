@@ -361,7 +361,10 @@ static enum err_code child_start(struct worker *w, const char *program, int chil
     rc = rc ? rc : posix_spawn_file_actions_addopen(&fa, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
     rc = rc ? rc : posix_spawnattr_setsigmask(&at, &none);
     rc = rc ? rc : posix_spawnattr_setflags(&at, POSIX_SPAWN_SETSIGMASK);
-    rc = rc ? rc : posix_spawnp(&w->pid, program ? program : "/proc/self/exe", &fa, &at, argv, env);
+    if (rc == 0) {
+        rc = program ? posix_spawnp(&w->pid, program, &fa, &at, argv, env)
+                     : posix_spawn(&w->pid, "/proc/self/exe", &fa, &at, argv, env);
+    }
     posix_spawn_file_actions_destroy(&fa);
     posix_spawnattr_destroy(&at);
     if (rc != 0) {

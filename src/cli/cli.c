@@ -248,7 +248,7 @@ static const struct command commands[] = {
     {"split", "NAME", "make a family a service of its own",
      "NAME is a family of weir.yaml, or a model. In this order:\n"
      "  --target   measures what it needs, and writes a folder: weir.yaml of the new server, its manifests, and the\n"
-     "             change of one line of the old weir.yaml as a diff\n"
+     "             change of the old weir.yaml as a diff\n"
      "  --check    asks the running and the new server the same (captured requests of the last day, else samples)\n"
      "  --switch   has the running server use the new one, without dropping a request; --undo brings it home\n"
      "A switch is kept over restarts until that family's place in weir.yaml is edited.\n"

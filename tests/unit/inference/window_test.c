@@ -184,6 +184,23 @@ static void no_more_is_touched_than_was_in_use_at_once(void **state)
     }
 }
 
+/* Rather the beginning of a larger block below than one of the right size that nobody has touched yet. */
+static void the_lowest_is_taken(void **state)
+{
+    struct window *w = window(4096, 1, false);
+    uint64_t a = window_take(w, 0, 512), b = window_take(w, 0, 512);
+
+    (void)state;
+    assert_int_equal(window_take(w, 0, 512), 1024);
+    window_give(w, 0, a);
+    window_give(w, 0, b);
+    assert_int_equal(window_take(w, 0, 512), 0);
+    assert_int_equal(window_take(w, 0, 1024), 2048);
+    assert_int_equal(window_take(w, 0, 512), 512);
+    assert_int_equal(window_take(w, 0, 512), 1536);
+    window_free(w);
+}
+
 static void full_and_too_large(void **state)
 {
     struct window *w = window(3000, 2, false); /* rounded up to 4096 */
@@ -366,6 +383,7 @@ int main(void)
         cmocka_unit_test(random_take_and_give),
         cmocka_unit_test(blocks_do_not_overlap),
         cmocka_unit_test(no_more_is_touched_than_was_in_use_at_once),
+        cmocka_unit_test(the_lowest_is_taken),
         cmocka_unit_test(full_and_too_large),
         cmocka_unit_test(coalescing),
         cmocka_unit_test(wrong_gives_are_caught),
